@@ -1,0 +1,49 @@
+# Two commands do everything on a machine with Python >= 3.10, g++ and cmake: make demo, make test.
+# Another Python: make PYTHON=python3.12 test
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The CPU build of torch; plain 'torch' brings gigabytes of CUDA libraries.
+TORCH := torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format clean
+
+help: ## Show the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/sdk ## Anonymize a clip of a real face and say what was done
+	$(BIN)/python samples/demo.py
+
+test: $(VENV)/dev check ## Run the checks and all tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev ## Lint, types, import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev ## Format the code
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## Remove the environment and what was built
+	rm -rf $(VENV) build demo *.egg-info sdk/*.egg-info cpp_ext/dartblur_ops/*.so
+
+SOURCES := setup.py pyproject.toml $(shell find cpp_ext/csrc -type f)
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed: make PYTHON=python3.x")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+$(VENV)/sdk: $(SOURCES) | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable . "scikit-image>=0.22"
+	touch $@
+
+$(VENV)/dev: $(SOURCES) | $(VENV)/bin/python
+	$(BIN)/pip install --quiet "$(TORCH)"
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@ $(VENV)/sdk
