@@ -1,0 +1,206 @@
+"""Training samples of the detector: scale-sampled crops and 2x2 mosaics, with photometric changes.
+
+The size that a face gets is drawn first and the image scaled to it ("data-anchor sampling", PyramidBox,
+ECCV 2018, section 3.4): portraits become small faces, and every size is seen equally often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from .cache import ImageCache
+from .labels import FaceImage
+
+FILL = 114
+"""Grey of the area that no image covers."""
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """How samples are drawn.
+
+    Attributes:
+        size: side of the square samples, pixels.
+        mosaic: probability of a 2x2 mosaic where one crop would fill the sample.
+        face_size: range of the drawn face size (square root of area), pixels, log-uniform.
+        scale: limits of the scaling that this asks for.
+        smallest: faces below this size, pixels, are ignored in training.
+        photometric: change light, colour and sharpness.
+        max_faces: ground truth is padded to this many faces; the largest are kept, the rest ignored as they come.
+    """
+
+    size: int = 320
+    mosaic: float = 0.3
+    face_size: tuple[float, float] = (12.0, 240.0)
+    scale: tuple[float, float] = (0.1, 2.5)
+    smallest: float = 7.0
+    max_faces: int = 160
+    photometric: bool = True
+
+
+class FaceSamples(IterableDataset[tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]]):
+    """Endless stream of ``(image [S, S, 3] uint8 BGR, boxes [n, 4], ignored [n])``.
+
+    Args:
+        sets: data sets; weights: how often a sample is drawn from each of them.
+        seed: with the worker's number it fixes the stream.
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[tuple[Sequence[FaceImage], ImageCache]],
+        weights: Sequence[float],
+        spec: SampleSpec,
+        seed: int,
+    ) -> None:
+        self._sets, self._spec, self._seed = sets, spec, seed
+        self._weights = np.asarray(weights, float) / sum(weights)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]]:
+        worker = torch.utils.data.get_worker_info()
+        random = np.random.default_rng((self._seed, worker.id if worker else 0))
+        cv2.setNumThreads(0)
+        while True:
+            yield self._sample(random)
+
+    def _sample(self, random: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
+        spec = self._spec
+        canvas = np.full((spec.size, spec.size, 3), FILL, np.uint8)
+        boxes: list[NDArray[np.float32]] = []
+        ignored: list[NDArray[np.bool_]] = []
+        for cell_boxes, cell_ignored in self._fill(canvas, (0, 0, spec.size, spec.size), random):
+            boxes.append(cell_boxes)
+            ignored.append(cell_ignored)
+        faces, ignore = np.concatenate(boxes), np.concatenate(ignored)
+        if random.random() < 0.5:
+            canvas = canvas[:, ::-1]
+            faces = np.stack([spec.size - faces[:, 2], faces[:, 1], spec.size - faces[:, 0], faces[:, 3]], 1)
+        order = np.argsort(-_size(faces))[: spec.max_faces]
+        canvas = np.ascontiguousarray(canvas)
+        return photometric(canvas, random) if spec.photometric else canvas, faces[order], ignore[order]
+
+    def _fill(
+        self, canvas: NDArray[np.uint8], cell: tuple[int, int, int, int], random: np.random.Generator
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+        """Fills a cell of the canvas with random images, quartering it where one would leave most of it grey.
+
+        Yields the faces of each piece and which of them are ignored.
+        """
+        records, images = self._sets[int(random.choice(len(self._sets), p=self._weights))]
+        index = int(random.integers(len(records)))
+        record, image = records[index], images[index]
+        scale, focus = self._scale(record, image, random)
+        x0, y0, x1, y1 = cell
+        small = image.shape[1] * scale < 0.6 * (x1 - x0) and image.shape[0] * scale < 0.6 * (y1 - y0)
+        whole = cell == (0, 0, self._spec.size, self._spec.size)
+        if (small and min(x1 - x0, y1 - y0) > 60) or (whole and random.random() < self._spec.mosaic):
+            x, y = (int(v) for v in np.array([x0, y0]) + random.uniform(0.3, 0.7, 2) * (x1 - x0, y1 - y0))
+            for quarter in ((x0, y0, x, y), (x, y0, x1, y), (x0, y, x, y1), (x, y, x1, y1)):
+                yield from self._fill(canvas, quarter, random)
+        else:
+            yield self._draw(canvas, cell, record, image, scale, focus, random)
+
+    def _draw(
+        self,
+        canvas: NDArray[np.uint8],
+        cell: tuple[int, int, int, int],
+        record: FaceImage,
+        image: NDArray[np.uint8],
+        scale: float,
+        focus: NDArray[np.float64],
+        random: np.random.Generator,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Draws a piece of the scaled image into the cell, the focus in it; returns the piece's faces."""
+        x0, y0, x1, y1 = cell
+        width, height = x1 - x0, y1 - y0
+        # The focus lands anywhere in the cell, and the image covers the cell where it is large enough.
+        shift = random.uniform(0.15, 0.85, 2) * (width, height) - focus * scale
+        room = np.array([width, height]) - np.array([image.shape[1], image.shape[0]]) * scale
+        shift = np.clip(shift, np.minimum(room, 0), np.maximum(room, 0))
+        aspect = random.uniform(0.9, 1.1)
+        matrix = np.array([[scale * aspect, 0, shift[0]], [0, scale / aspect, shift[1]]])
+        warp = matrix
+        if scale < 0.6:  # bilinear sampling would alias, so shrink by area first
+            shrunk = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            warp = matrix @ np.diag([image.shape[1] / shrunk.shape[1], image.shape[0] / shrunk.shape[0], 1])
+            image = shrunk.astype(np.uint8, copy=False)
+        canvas[y0:y1, x0:x1] = cv2.warpAffine(image, warp, (width, height), borderValue=(FILL, FILL, FILL))
+        faces = record.boxes * np.tile(np.diag(matrix[:, :2]), 2) + np.tile(matrix[:, 2], 2)
+        return self._clip(faces.astype(np.float32), record.ignored, cell)
+
+    def _scale(
+        self, record: FaceImage, image: NDArray[np.uint8], random: np.random.Generator
+    ) -> tuple[float, NDArray[np.float64]]:
+        """How much to scale the image, and the point of it that must be seen."""
+        spec = self._spec
+        usable = np.flatnonzero(~record.ignored)
+        if not len(usable):
+            return float(random.uniform(0.4, 1.4)), random.uniform(0, 1, 2) * (image.shape[1], image.shape[0])
+        face = record.boxes[int(random.choice(usable))]
+        wanted = np.exp(random.uniform(*np.log(spec.face_size)))
+        scale = float(np.clip(wanted / _size(face[None])[0], *spec.scale))
+        return scale, np.array([face[0] + face[2], face[1] + face[3]]) / 2
+
+    def _clip(
+        self, faces: NDArray[np.float32], ignored: NDArray[np.bool_], cell: tuple[int, int, int, int]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        x0, y0, x1, y1 = cell
+        area = _size(faces) ** 2
+        clipped: NDArray[np.float32] = faces + np.array([x0, y0, x0, y0], np.float32)
+        clipped[:, 0::2] = clipped[:, 0::2].clip(x0, x1)
+        clipped[:, 1::2] = clipped[:, 1::2].clip(y0, y1)
+        seen = _size(clipped) ** 2 / np.maximum(area, 1e-6)
+        keep = seen > 0
+        ignored = ignored | (_size(clipped) < self._spec.smallest) | (seen < 0.4)
+        return clipped[keep], ignored[keep]
+
+
+def photometric(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+    """Random gain, offset, saturation and gamma; sometimes grey, blurred, noisy or compressed."""
+    if random.random() < 0.5:
+        gain = random.uniform(0.6, 1.4, 3) if random.random() < 0.3 else random.uniform(0.6, 1.4)
+        curve = np.linspace(0, 1, 256)[:, None] ** random.uniform(0.7, 1.5) * gain + random.uniform(-0.12, 0.12)
+        table = (np.broadcast_to(curve, (256, 3)).clip(0, 1) * 255).astype(np.uint8)
+        image = cv2.LUT(image, table[None])  # type: ignore[assignment]
+    if random.random() < 0.2:
+        grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+        keep = 0.0 if random.random() < 0.4 else random.uniform(0, 1.6)
+        image = cv2.addWeighted(image, keep, grey, 1 - keep, 0)  # type: ignore[assignment]
+    kind = random.random()
+    if kind < 0.08:
+        image = cv2.GaussianBlur(image, (0, 0), random.uniform(0.5, 1.8))  # type: ignore[assignment]
+    elif kind < 0.14:
+        image = np.clip(image + random.normal(0, random.uniform(2, 14), image.shape), 0, 255).astype(np.uint8)
+    elif kind < 0.22:
+        encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(20, 75))])[1]
+        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)  # type: ignore[assignment]
+    return image
+
+
+def collate(
+    samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``images [N, 3, S, S]`` uint8 (channels last in memory), ``faces [N, M, 4]``, ``valid`` and ``ignored [N, M]``."""
+    most = max(1, *(len(boxes) for _, boxes, _ in samples))
+    faces = torch.zeros(len(samples), most, 4)
+    valid = torch.zeros(len(samples), most, dtype=torch.bool)
+    ignored = torch.zeros_like(valid)
+    for row, (_, boxes, ignore) in enumerate(samples):
+        faces[row, : len(boxes)] = torch.from_numpy(boxes)
+        valid[row, : len(boxes)] = True
+        ignored[row, : len(boxes)] = torch.from_numpy(ignore)
+    images = torch.from_numpy(np.stack([image for image, _, _ in samples])).permute(0, 3, 1, 2)
+    return images, faces, valid, ignored
+
+
+def _size(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Square root of area."""
+    return np.sqrt(np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0))

@@ -1,0 +1,57 @@
+"""Runs a torch detector over images of a data set, as the SDK would: letterboxed, thresholded, suppressed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+MULTIPLE = 32
+
+
+def suppress(boxes: Tensor, scores: Tensor, iou: float, most: int = 750) -> Tensor:
+    """Greedy non-maximum suppression: indices of the boxes ``[n, 4]`` to keep, best score first."""
+    order = scores.argsort(descending=True)[:most].cpu().numpy()
+    corners = boxes[torch.as_tensor(order)].detach().cpu().numpy()
+    xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
+    keep = cv2.dnn.NMSBoxes(xywh.tolist(), scores.detach().cpu().numpy()[order].tolist(), 0.0, iou)
+    return torch.as_tensor(order[np.asarray(keep, int).reshape(-1)])
+
+
+@torch.no_grad()
+def detect(
+    detector: nn.Module,
+    images: Iterable[NDArray[np.uint8]],
+    long_side: int | None = None,
+    threshold: float = 0.02,
+    iou: float = 0.45,
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Boxes ``[n, 4]`` (xyxy, pixels of the image) and scores ``[n]`` for each uint8 BGR image.
+
+    Args:
+        detector: maps ``[1, 3, H, W]`` BGR 0..255 to ``logits [1, A]`` and ``boxes [1, A, 4]``.
+        long_side: scale images to this long side; None keeps their size.
+    """
+    training = detector.training
+    detector.eval()
+    found = []
+    for image in images:
+        scale = 1.0 if long_side is None else long_side / max(image.shape[:2])
+        if scale != 1.0:
+            how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=how).astype(np.uint8, copy=False)
+        height, width = (-(-side // MULTIPLE) * MULTIPLE for side in image.shape[:2])
+        padded = np.zeros((height, width, 3), np.uint8)
+        padded[: image.shape[0], : image.shape[1]] = image
+        logits, boxes = detector(torch.from_numpy(padded).permute(2, 0, 1)[None].float())
+        scores = logits[0].sigmoid()
+        strong = scores > threshold
+        box, score = boxes[0][strong], scores[strong]
+        keep = suppress(box, score, iou)
+        found.append((box[keep].numpy() / np.float32(scale), score[keep].numpy()))
+    detector.train(training)
+    return found
