@@ -1,0 +1,126 @@
+"""Compares exported graphs with the networks that they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from dartblur.bundle import Manifest
+from numpy.typing import NDArray
+
+from .errors import ParityError
+from .fused import DetectorGraph, FusedGraph, GeneratorGraph
+
+BOX_TOLERANCE = 1e-3
+"""Largest difference of a box's corner, over the box's side."""
+PIXEL_TOLERANCE = 2 / 255
+"""Largest difference of a patch's pixel, of 0..1."""
+SCORE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Parity:
+    """The largest differences between a graph in ONNX Runtime and in PyTorch.
+
+    Attributes:
+        graph: file name.
+        boxes: of corners, over the box's side; None where the graph has no boxes.
+        pixels: of patches, of 0..1; None where it has none.
+    """
+
+    graph: str
+    boxes: float | None = None
+    pixels: float | None = None
+
+
+def check_picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """A picture with structure at all scales, uint8 ``[height, width, 3]``: sums of noise, coarse to fine."""
+    random = np.random.default_rng(seed)
+    picture = torch.zeros(1, 3, height, width)
+    for cells in (4, 16, 64, 256):
+        noise = torch.from_numpy(random.normal(0, 1, (1, 3, cells, cells)).astype(np.float32))
+        picture += torch.nn.functional.interpolate(noise, (height, width), mode="bilinear") / 2
+    return ((picture[0].permute(1, 2, 0) * 45 + 120).clamp(0, 255)).byte().numpy()
+
+
+@torch.no_grad()
+def verify_detector(graph: DetectorGraph, onnx: bytes, manifest: Manifest) -> Parity:
+    """At a landscape, a portrait and a square size."""
+    session, worst = _session(onnx), 0.0
+    for seed, frame in enumerate([(720, 1280), (1280, 720), (480, 480)]):
+        picture = check_picture(*manifest.detector_size(*frame), seed)
+        image = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+        expected = [output.numpy() for output in graph(image)]
+        actual = session.run(None, {"image": image.numpy()})
+        worst = max(worst, _box_difference(expected[0], actual[0]))
+        _check("detector.onnx", "scores", float(np.abs(expected[1] - actual[1]).max()), SCORE_TOLERANCE)
+    _check("detector.onnx", "boxes", worst, BOX_TOLERANCE)
+    return Parity("detector.onnx", boxes=worst)
+
+
+@torch.no_grad()
+def verify_generator(graph: GeneratorGraph, onnx: bytes, size: int) -> Parity:
+    """With one face and with five."""
+    session, worst = _session(onnx), 0.0
+    for count in (1, 5):
+        pictures = np.stack([check_picture(size, size, seed) for seed in range(count)])
+        blurred = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+        actual = session.run(None, {"blurred": blurred.numpy()})[0]
+        worst = max(worst, float(np.abs(graph(blurred).numpy() - actual).max()))
+    _check("generator.onnx", "pixels", worst, PIXEL_TOLERANCE)
+    return Parity("generator.onnx", pixels=worst)
+
+
+@torch.no_grad()
+def verify_fused(graph: FusedGraph, onnx: bytes) -> Parity:
+    """Faces, held boxes and patches of a frame, slot by slot."""
+    spec = graph.spec
+    frames = np.stack([check_picture(spec.height, spec.width, seed) for seed in range(spec.batch)])
+    held = np.zeros((spec.batch, spec.held, 4), np.float32)
+    if spec.held:
+        held[:, 0] = [-20, 10, spec.width / 4, spec.height / 3]
+        held[:, -1] = [spec.width / 2, spec.height / 2, spec.width + 30, spec.height * 0.9]
+    expected = [output.numpy() for output in graph(torch.from_numpy(frames), torch.from_numpy(held))]
+    actual = _session(onnx).run(None, {"frames": frames, "held_boxes": held})
+    # Slots whose scores are all but equal may stand in another order, so each is compared with its nearest.
+    order = _nearest(expected[1], actual[1], expected[2], actual[2])
+    boxes, patches = (np.take_along_axis(actual[i], order[(...,) + (None,) * n], 1) for i, n in ((1, 1), (0, 3)))
+    judged = (expected[2] > expected[2][:, : spec.slots].min(1, keepdims=True) + 1e-4) | (expected[2] == 1)
+    box = _box_difference(expected[1][judged], boxes[judged])
+    pixel = float(np.abs(expected[0] - patches)[judged].max())
+    _check("fused.onnx", "boxes", box, BOX_TOLERANCE)
+    _check("fused.onnx", "pixels", pixel, PIXEL_TOLERANCE)
+    return Parity("fused.onnx", boxes=box, pixels=pixel)
+
+
+def _nearest(
+    boxes: NDArray[np.float32], other: NDArray[np.float32], scores: NDArray[np.float32], other_scores: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """For each slot ``[N, n]`` the slot of the other list whose box and score are nearest."""
+    distance = np.abs(boxes[:, :, None] - other[:, None]).max(-1) + 100 * np.abs(
+        scores[:, :, None] - other_scores[:, None]
+    )
+    nearest: NDArray[np.int64] = distance.argmin(2)
+    return nearest
+
+
+def _box_difference(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> float:
+    side = np.maximum(expected[..., 2:] - expected[..., :2], 1).max(-1)
+    return float((np.abs(expected - actual).max(-1) / side).max())
+
+
+def _check(graph: str, what: str, difference: float, tolerance: float) -> None:
+    if not difference <= tolerance:
+        raise ParityError(
+            f"{graph}: {what} differ by {difference:.2g} between PyTorch and ONNX Runtime, expected at most "
+            f"{tolerance:.2g}: nothing was written; try other versions of torch and onnxruntime"
+        )
+
+
+def _session(onnx: bytes) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
