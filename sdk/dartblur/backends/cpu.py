@@ -1,0 +1,96 @@
+"""The CPU backend: ONNX Runtime for the two networks, native operations for the pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import dartblur_ops as ops
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle import Bundle
+from ..detections import Detections
+from ..errors import BackendError, BundleError
+from ..frame import Image
+from .base import Defaults
+
+MAX_PATCHES = 64
+"""Faces that go through the generator at once: bounds memory in a crowd."""
+
+
+class CpuBackend:
+    """Runs a bundle on the CPU; one instance serves one frame at a time.
+
+    Args:
+        bundle: the model.
+        threads: that ONNX Runtime may use for a network.
+
+    Raises:
+        BundleError: a graph can't be loaded.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = 2) -> None:
+        manifest = bundle.manifest
+        self._manifest = manifest
+        self.defaults = Defaults(manifest.threshold, manifest.box_scale)
+        self.model_name = f"{manifest.name} {manifest.version}"
+        self._detector = _session(bundle, "detector.onnx", threads)
+        self._generator = _session(bundle, "generator.onnx", threads)
+        self._input: NDArray[np.float32] | None = None
+
+    def detect(self, image: Image, threshold: float) -> Detections:
+        """Faces of an image with at least this score, best first, after non-maximum suppression."""
+        size = self._manifest.detector_size(*image.shape[:2])
+        if self._input is None or self._input.shape[1:] != size:
+            self._input = np.empty((3, *size), np.float32)
+        pixels, scale = ops.letterbox(image, size, out=self._input)
+        boxes, scores = self._detector.run(None, {"image": pixels[None]})
+        if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
+            raise BackendError("the detector's output is not finite: the model is broken, export or copy it again")
+        strong = np.flatnonzero(scores[0] >= threshold)
+        return self._suppress(boxes[0, strong] / np.float32(scale), scores[0, strong])
+
+    def _suppress(self, boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> Detections:
+        if not len(boxes):
+            return Detections.empty()
+        sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
+        kept = cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), 0.0, self._manifest.nms_iou)
+        keep = np.asarray(kept, int).reshape(-1)
+        return Detections(np.ascontiguousarray(boxes[keep]), np.ascontiguousarray(scores[keep]))
+
+    def redact(self, image: Image, boxes: NDArray[np.float32], method: str) -> None:
+        """Overwrites the boxes of the image in place by ``dart``, ``gaussian``, ``pixelate`` or ``solid``."""
+        if method == "dart":
+            self._repaint(image, boxes)
+        elif method == "gaussian":
+            ops.gaussian(image, boxes)
+        elif method == "pixelate":
+            ops.pixelate(image, boxes)
+        else:
+            ops.solid(image, boxes)
+
+    def _repaint(self, image: Image, boxes: NDArray[np.float32]) -> None:
+        size, context = self._manifest.patch_size, self._manifest.patch_context
+        for start in range(0, len(boxes), MAX_PATCHES):
+            some = boxes[start : start + MAX_PATCHES]
+            blurred = ops.crop_faces(image, some, size, context)
+            painted = self._generator.run(None, {"blurred": blurred})[0]
+            ops.composite(image, painted, some, context)
+
+
+def _session(bundle: Bundle, graph: str, threads: int) -> Any:
+    # Imported here: ONNX Runtime takes longer to import than everything else together.
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Waiting threads sleep: the other cores decode and encode video meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(bundle.graphs[graph], options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"{bundle.source}: {graph} can't be loaded by ONNX Runtime: {reason}") from error

@@ -1,0 +1,47 @@
+"""Faces that were found: boxes and scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import supervision
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """Faces of one frame.
+
+    Attributes:
+        boxes: float32 ``[n, 4]``, xyxy in pixels of the frame, where the face is; the area that is
+            overwritten is larger by the anonymizer's box scale.
+        scores: float32 ``[n]``, 0..1, sorted from high to low.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.boxes.ndim != 2 or self.boxes.shape[1] != 4 or self.scores.shape != self.boxes.shape[:1]:
+            raise ValueError(
+                f"expected boxes [n, 4] and scores [n], got {list(self.boxes.shape)} and {list(self.scores.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @classmethod
+    def empty(cls) -> Detections:
+        """No face."""
+        return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+
+    def to_supervision(self) -> supervision.Detections:
+        """The same as `supervision.Detections`; needs the package ``supervision``."""
+        import supervision
+
+        options: dict[str, Any] = {"class_id": np.zeros(len(self), int)}
+        return supervision.Detections(xyxy=self.boxes.copy(), confidence=self.scores.copy(), **options)
