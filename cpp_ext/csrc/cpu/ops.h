@@ -1,0 +1,41 @@
+// The operations on the processor. All memory is the caller's; the arguments are already validated.
+#pragma once
+
+#include "core/geometry.h"
+#include "core/patch.h"
+
+namespace dartblur {
+
+struct Boxes {
+    const Box* data;
+    std::ptrdiff_t count;
+
+    const Box* begin() const { return data; }
+    const Box* end() const { return data + count; }
+};
+
+// Square planar patches [count, 3, side, side]; the face is the square inside `margin`.
+template <class Value>
+struct Patches {
+    Value* data;
+    int side, margin;
+    float context;
+
+    std::size_t plane() const { return static_cast<std::size_t>(side) * side; }
+};
+
+double letterbox(Frame frame, float* out, int height, int width);
+void crop_faces(Frame frame, Boxes boxes, Patches<float> out, bool blur);
+void composite(MutableFrame frame, Patches<const float> patches, Boxes boxes, Shape shape);
+void gaussian(MutableFrame frame, Boxes boxes);
+void pixelate(MutableFrame frame, Boxes boxes, int blocks);
+void solid(MutableFrame frame, Boxes boxes, const std::uint8_t color[kChannels]);
+
+// Loops over rows of floats that several operations share.
+
+// out[i] = sum over t of kernel[t] * samples[i + t * step]
+void convolve(const float* samples, std::ptrdiff_t step, const float* kernel, int size, float* out, int count);
+// out[i] lies between a[i] and b[i]
+void lerp_rows(const float* a, const float* b, float weight, int count, float* out);
+
+}  // namespace dartblur
