@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 REQUIRED = ("numpy", "opencv-python", "onnxruntime", "av", "pillow")
@@ -30,7 +31,7 @@ def doctor() -> None:
     for name in REQUIRED:
         packages.add_row(name, _version(name) or "[red]missing[/red]", "required")
     for name, purpose in OPTIONAL.items():
-        packages.add_row(name, _version(name) or "-", purpose)
+        packages.add_row(name, _version(name) or "-", escape(purpose))
     console.print(packages)
 
     checks: dict[str, Callable[[], str]] = {
@@ -49,7 +50,7 @@ def doctor() -> None:
         except Exception as error:
             # Whatever a part's failure is, the doctor's work is to show it and look at the next one.
             detail, works[name] = f"{type(error).__name__}: {error}".splitlines()[0], False
-        table.add_row(name, "[green]works[/green]" if works[name] else "[yellow]does not work[/yellow]", detail)
+        table.add_row(name, "[green]works[/green]" if works[name] else "[yellow]does not work[/yellow]", escape(detail))
     console.print(table)
     if not works["backend cpu"] and not works["backend tensorrt"]:
         console.print("No backend works: nothing can be anonymized on this machine.")

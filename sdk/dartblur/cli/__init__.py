@@ -1,0 +1,59 @@
+"""The command ``dartblur``.
+
+Exit codes: 0 done; 2 bad usage or input; 3 stopped because anonymization failed; 130 or 143 interrupted; 1 a bug.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import typer
+
+from ..errors import DartBlurError
+from .run_command import run
+
+app = typer.Typer(
+    name="dartblur",
+    help="Hide faces in video before a frame leaves the device.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command()(run)
+
+_FORWARDED = {
+    "doctor": ("doctor", "Show what is installed, which backends work, and why not."),
+    "train": ("training", "Train the detector and the learned blur (needs the extra 'train')."),
+    "export": ("training", "Make a model bundle of trained weights (needs the extra 'export')."),
+}
+"""Commands whose module is loaded only when they are called: ``name: (module, help)``."""
+
+
+def _forward(name: str, module: str, summary: str) -> None:
+    """Adds a command that hands all its arguments to the function, or group of commands, `name` of a module."""
+
+    def call(context: typer.Context) -> None:
+        target = getattr(import_module(f"{__name__}.{module}"), name)
+        if not isinstance(target, typer.Typer):
+            function, target = target, typer.Typer(add_completion=False, rich_markup_mode=None)
+            target.command()(function)
+        target.pretty_exceptions_enable = False
+        target(args=context.args, prog_name=f"dartblur {name}")
+
+    settings = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(name, help=summary, context_settings=settings, add_help_option=False)(call)
+
+
+for _name, (_module, _summary) in _FORWARDED.items():
+    _forward(_name, _module, _summary)
+
+
+def main() -> None:
+    """Runs the command; an expected error is one line on stderr and its exit code."""
+    try:
+        app()
+    except DartBlurError as error:
+        print(f"dartblur: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

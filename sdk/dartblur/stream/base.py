@@ -1,0 +1,136 @@
+"""What a source and a sink are.
+
+A source gives clear `Frame` objects, upright; a sink takes `RedactedFrame` objects and nothing else. Both are context
+managers. A sink's file appears under its final name when its block ends without an error, and never otherwise.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from ..frame import Frame, RedactedFrame
+
+_Source = TypeVar("_Source", bound="Source")
+_Sink = TypeVar("_Sink", bound="Sink")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What is known of a source before it is read.
+
+    Attributes:
+        uri: what the source was opened by.
+        width, height: pixels of the upright picture; 0 where pictures differ in size.
+        frames: how many frames it says it has, an estimate; None if it doesn't say.
+        rotation: degrees clockwise from the stored picture to the upright one: 0, 90, 180 or 270.
+        live: true for a camera, which ends when it is told to.
+    """
+
+    uri: str
+    width: int
+    height: int
+    frames: int | None
+    rotation: int = 0
+    live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A picture that couldn't be read, and why. It is never copied through."""
+
+    name: str
+    reason: str
+
+
+class Source(ABC):
+    """Where clear frames come from. Iterate it once.
+
+    Attributes:
+        info: what is known before reading.
+        notices: what was left out on purpose (other video streams, cover pictures, ...), one line each.
+        skipped: whole pictures of a folder that couldn't be read.
+        damaged: packets of a video that couldn't be decoded; their frames are missing in the output.
+    """
+
+    info: SourceInfo
+
+    def __init__(self) -> None:
+        self.notices: list[str] = []
+        self.skipped: list[Skipped] = []
+        self.damaged = 0
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames, upright, in order."""
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that it reads, which nothing may be written over."""
+        return []
+
+    def name_of(self, index: int) -> str:
+        """The file that this frame came from."""
+        return self.info.uri
+
+    def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
+        """Lets go of files and devices."""
+
+    def __enter__(self: _Source) -> _Source:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class Sink(ABC):
+    """Where redacted frames go.
+
+    Attributes:
+        uri: what the sink was opened by.
+        notices: what the output does not carry, one line each.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.notices: list[str] = []
+
+    def write(self, frame: RedactedFrame) -> None:
+        """Takes one frame.
+
+        Raises:
+            TypeError: this is not a `RedactedFrame`. Clear frames never pass.
+            SinkError: it can't be written.
+        """
+        if not isinstance(frame, RedactedFrame):
+            raise TypeError(f"a sink takes RedactedFrame only, got {type(frame).__name__}: anonymize it first")
+        self._write(frame)
+
+    @abstractmethod
+    def _write(self, frame: RedactedFrame) -> None:
+        """Writes a frame that has passed the gate."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Finishes the output and gives it its final name."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Removes what isn't finished."""
+
+    def __enter__(self: _Sink) -> _Sink:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is not None:
+            self.discard()
+            return
+        try:
+            self.commit()
+        except BaseException:
+            self.discard()
+            raise

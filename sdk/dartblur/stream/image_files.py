@@ -1,0 +1,195 @@
+"""Pictures: one file, a folder with all that is below it, or a pattern; and the places they go to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from glob import glob
+from pathlib import Path
+
+from ..errors import SinkError, SourceError
+from ..frame import Frame, RedactedFrame
+from . import picture
+from .base import Sink, Skipped, Source, SourceInfo
+from .files import PendingFile, check_target, reason
+
+
+class ImageSource(Source):
+    """Picture files, one frame each.
+
+    A single file that can't be read is an error. Among several it is skipped and listed in `skipped`, and never copied.
+
+    Args:
+        uri: what names them.
+        paths: the files.
+        root: their common folder, whose layout the sink mirrors; None for a single file.
+    """
+
+    def __init__(self, uri: str, paths: Sequence[Path], root: Path | None) -> None:
+        super().__init__()
+        self.root = root
+        self.paths = list(paths)
+        self.info = SourceInfo(uri=uri, width=0, height=0, frames=len(self.paths))
+        self._kept: dict[int, picture.Keep] = {}
+        self._names: dict[int, str] = {}
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The pictures, upright; `time` is 0.
+
+        Raises:
+            SourceError: a single file can't be read.
+        """
+        index = 0
+        for path in self.paths:
+            try:
+                image, keep = picture.read(path)
+            except SourceError as error:
+                if self.root is None:
+                    raise
+                self.skipped.append(Skipped(str(path), str(error)))
+                continue
+            self._kept[index], self._names[index] = keep, str(path)
+            yield Frame(image, index)
+            index += 1
+
+    @property
+    def files(self) -> list[Path]:
+        """All picture files."""
+        return self.paths
+
+    def name_of(self, index: int) -> str:
+        """The file of this frame; asked once, after the frame was written."""
+        return self._names.pop(index)
+
+    def take(self, index: int) -> picture.Keep:
+        """What the output of this frame has to keep; asked once."""
+        return self._kept.pop(index)
+
+
+class ImageSink(Sink):
+    """Writes pictures: one file to a file, several into a folder with the layout of their source.
+
+    Every picture is written whole or not at all. When a run over a folder fails, those that were done stay.
+
+    Args:
+        path: a file for a single picture, otherwise a folder, which is made if need be.
+        source: the pictures that the frames come from.
+        overwrite: whether the output files may exist.
+
+    Raises:
+        SinkError: existing, unwritable, inside the source folder, or of another format than its source.
+    """
+
+    def __init__(self, path: Path, source: ImageSource, *, overwrite: bool = False) -> None:
+        super().__init__(str(path))
+        self._source = source
+        self._path = path
+        self._overwrite = overwrite
+        self._pending: PendingFile | None = None
+        self._made: list[Path] = []
+        if source.root is None:
+            self._check_file(source.paths[0])
+        else:
+            self._check_folder(source.root)
+
+    def _write(self, frame: RedactedFrame) -> None:
+        keep = self._source.take(frame.index)
+        target = self._target(keep.path)
+        try:
+            self._make(target.parent)
+            self._pending = PendingFile(target, self._overwrite)
+            picture.write(self._pending.path, frame.image, keep)
+        except OSError as error:
+            raise SinkError(
+                f"{target}: can't be written: {reason(error)}: free some space or choose another folder"
+            ) from error
+        self._pending.commit()
+        self._pending = None
+
+    def commit(self) -> None:
+        """Nothing is left to do: every picture has its name already."""
+
+    def discard(self) -> None:
+        """Removes the picture that isn't finished, and the folders that were made for nothing."""
+        if self._pending is not None:
+            self._pending.discard()
+        for folder in reversed(self._made):
+            try:
+                folder.rmdir()
+            except OSError:
+                return  # it holds finished pictures
+
+    def _target(self, path: Path) -> Path:
+        return self._path if self._source.root is None else self._path / path.relative_to(self._source.root)
+
+    def _make(self, folder: Path) -> None:
+        missing = [folder, *folder.parents]
+        missing = missing[: next(i for i, parent in enumerate(missing) if parent.is_dir())]
+        for parent in reversed(missing):
+            parent.mkdir(exist_ok=True)
+            self._made.append(parent)
+
+    def _check_file(self, source: Path) -> None:
+        if self._path.is_dir():
+            self._path = self._path / source.name
+        wanted = picture.SUFFIXES.get(source.suffix.lower())
+        if picture.SUFFIXES.get(self._path.suffix.lower()) != wanted:
+            raise SinkError(f"{self._path}: a picture keeps its format: expected a name ending in {source.suffix}")
+        check_target(self._path, [source], self._overwrite)
+
+    def _check_folder(self, root: Path) -> None:
+        if self._path.exists() and not self._path.is_dir():
+            raise SinkError(f"{self._path}: several pictures need a folder, got a file: name a folder")
+        if not self._path.exists() and not self._path.parent.is_dir():
+            raise SinkError(f"{self._path}: the folder {self._path.parent} does not exist: create it first")
+        inside, outside = self._path.resolve(), root.resolve()
+        if inside == outside or outside in inside.parents:
+            raise SinkError(f"{self._path}: lies in the source folder {root}: choose a folder outside of it")
+        nearest = self._path if self._path.is_dir() else self._path.parent
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise SinkError(f"{self._path}: can't be written to: choose a folder that is writable")
+        for path in self._source.paths:
+            target = self._target(path)
+            if os.path.lexists(target):
+                check_target(target, self._source.paths, self._overwrite)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's suffix is one of a picture."""
+    return path.suffix.lower() in picture.SUFFIXES
+
+
+def open_folder(folder: Path) -> ImageSource:
+    """All pictures of a folder and of those below it; files that aren't pictures are counted in a notice.
+
+    Raises:
+        SourceError: there is none.
+    """
+    try:
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise SourceError(f"{folder}: can't be listed: {reason(error)}") from error
+    return _several(str(folder), files, folder)
+
+
+def open_pattern(pattern: str) -> ImageSource:
+    """All pictures that a pattern such as ``dir/*.jpg`` or ``dir/**/*.png`` matches.
+
+    Raises:
+        SourceError: there is none.
+    """
+    matches = glob(pattern, recursive=True)  # noqa: PTH207 (a pattern may begin anywhere; Path.glob needs its root)
+    files = sorted(path for path in map(Path, matches) if path.is_file())
+    fixed = pattern.split("*")[0].split("?")[0].split("[")[0]
+    return _several(pattern, files, Path(fixed) if fixed.endswith("/") else Path(fixed).parent)
+
+
+def _several(uri: str, files: Sequence[Path], root: Path) -> ImageSource:
+    paths = [path for path in files if is_picture(path)]
+    if not paths:
+        known = ", ".join(picture.SUFFIXES)
+        raise SourceError(f"{uri}: expected pictures ({known}), got none among {len(files)} files")
+    source = ImageSource(uri, paths, root)
+    if len(paths) < len(files):
+        source.notices.append(f"left out: {len(files) - len(paths)} files that are not pictures")
+    return source

@@ -1,0 +1,216 @@
+"""One picture file: read with what must be kept, written without what would give a face away.
+
+A picture file may hold the same scene more than once: the EXIF thumbnail, a preview in the maker's notes, the pictures
+of a multi-picture JPEG, a thumbnail in XMP or Photoshop segments. So nothing is copied as it is: the output is built
+anew from the redacted pixels, the colour profile, and the EXIF fields one by one, without those that hold pictures.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import (  # every plugin registers one of the formats; the rest of Pillow's stay out
+    BmpImagePlugin,  # noqa: F401
+    ExifTags,
+    JpegImagePlugin,
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,
+    WebPImagePlugin,  # noqa: F401
+)
+from PIL import Image as Pillow
+
+from ..errors import SourceError
+from ..frame import Image
+from . import orientation
+
+SUFFIXES = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+"""The formats that are read and written, by the suffix of the file."""
+
+JPEG_QUALITY = 95
+_MAX_FIELD_BYTES = 1024
+"""Longer EXIF fields of raw bytes are previews, not notes."""
+
+_NOT_COPIED = {
+    0x00FE, 0x0100, 0x0101, 0x0102, 0x0103, 0x0106, 0x0111, 0x0115, 0x0116, 0x0117, 0x011C, 0x0140, 0x0142, 0x0143,
+    0x0144, 0x0145, 0x0152, 0x0153,  # how the old pixels were stored
+    0x014A, 0x0201, 0x0202, 0x501B, 0x5090, 0x5091, 0xC7D5,  # further pictures and thumbnails
+    0x02BC, 0x83BB, 0x8649, 0x8773, 0x927C,  # XMP, IPTC, Photoshop, colour profile (kept by itself), maker's notes
+    0x8769, 0x8825, 0xA005,  # pointers to the groups of fields, which are built anew
+}  # fmt: skip
+_ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What a picture's output has to keep beside its pixels.
+
+    Attributes:
+        path: the file that it was read from.
+        format: Pillow's name of the format.
+        orientation: as EXIF numbers it, 1..8. Pixels are stored back this way, and the note stays. (TIFF is turned
+            upright by the reader, which takes the note away: it is written upright.)
+        grey: one channel only.
+        alpha: uint8 ``[H, W]`` as stored, or None.
+        exif, icc: raw bytes; empty or None where there are none.
+        options: of Pillow's writer: colour subsampling, density, losslessness.
+    """
+
+    path: Path
+    format: str
+    orientation: int
+    grey: bool
+    alpha: NDArray[np.uint8] | None
+    exif: bytes
+    icc: bytes | None
+    options: dict[str, Any]
+
+
+def read(path: Path) -> tuple[Image, Keep]:
+    """The upright pixels, uint8 ``[H, W, 3]`` BGR, and what is to be kept.
+
+    Raises:
+        SourceError: missing, damaged, not one of the formats, of more than 8 bits, or with several pictures.
+    """
+    try:
+        data = path.read_bytes()
+        with warnings.catch_warnings():
+            # Of odd EXIF fields, and of pictures above 89 megapixels; above 179 Pillow refuses.
+            warnings.simplefilter("ignore")
+            with Pillow.open(io.BytesIO(data), formats=sorted(set(SUFFIXES.values()))) as picture:
+                _check(path, picture, data)
+                picture.load()
+                return _take_apart(path, picture, data)
+    except SourceError:
+        raise
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        KeyError,
+        struct.error,
+        Warning,
+        Pillow.DecompressionBombError,
+    ) as error:
+        what = (
+            "the file is empty" if isinstance(error, OSError) and path.is_file() and not path.stat().st_size else error
+        )
+        raise SourceError(
+            f"{path}: can't be read as a picture: {str(what).splitlines()[0] if str(what) else what!r}"
+        ) from error
+
+
+def write(path: Path, image: Image, keep: Keep) -> None:
+    """Writes redacted pixels (upright BGR) in the format and with the notes of their source.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    stored = orientation.to_stored(image, keep.orientation)
+    pixels = cv2.cvtColor(stored, cv2.COLOR_BGR2GRAY if keep.grey else cv2.COLOR_BGR2RGB)
+    picture = Pillow.fromarray(np.ascontiguousarray(pixels))
+    if keep.alpha is not None:
+        picture.putalpha(Pillow.fromarray(keep.alpha))
+    notes: dict[str, Any] = {"icc_profile": keep.icc} if keep.icc else {}
+    if keep.format == "TIFF":
+        notes["tiffinfo"] = _tiff_fields(keep.exif)
+    elif keep.exif and keep.format != "BMP":
+        notes["exif"] = keep.exif
+    picture.save(path, keep.format, **keep.options, **notes)
+
+
+def _check(path: Path, picture: Pillow.Image, data: bytes) -> None:
+    """Refuses by name what would lose bits or pictures."""
+    bits = 8
+    if picture.format == "PNG":
+        bits = data[24]
+    elif isinstance(picture, TiffImagePlugin.TiffImageFile):
+        bits = max(picture.tag_v2.get(0x0102, (8,)))
+    if bits > 8 or picture.mode in ("I", "F") or picture.mode.startswith("I;"):
+        raise SourceError(f"{path}: expected 8 bits a channel, got {max(bits, 16)}: convert it to 8 bits first")
+    # A multi-picture JPEG is a photo with previews, of which the first is the photo; others are animations or pages.
+    count = getattr(picture, "n_frames", 1)
+    if count > 1 and picture.format != "MPO":
+        raise SourceError(f"{path}: expected one picture, got {count} in one file: split it, or convert it to a video")
+
+
+def _take_apart(path: Path, picture: Pillow.Image, data: bytes) -> tuple[Image, Keep]:
+    exif = picture.getexif()
+    turn = exif.get(_ORIENTATION, 1)
+    turn = turn if turn in range(1, 9) else 1
+    grey = picture.mode in ("1", "L", "LA")
+    transparent = "A" in picture.getbands() or "transparency" in picture.info
+    alpha = np.array(picture.convert("RGBA").getchannel("A")) if transparent else None
+    rgb = np.array(picture.convert("RGBA").convert("RGB") if transparent else picture.convert("RGB"), np.uint8)
+    keep = Keep(
+        path=path,
+        format="JPEG" if picture.format == "MPO" else str(picture.format),
+        orientation=turn,
+        grey=grey,
+        alpha=alpha,
+        exif=_clean_exif(exif),
+        # A profile for printing inks says nothing about the RGB that they are converted to.
+        icc=None if picture.mode == "CMYK" else picture.info.get("icc_profile"),
+        options=_writer_options(picture, data),
+    )
+    return orientation.to_upright(np.ascontiguousarray(rgb[:, :, ::-1]), turn), keep
+
+
+def _writer_options(picture: Pillow.Image, data: bytes) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    density = picture.info.get("dpi")
+    if density and all(0 < value < 65536 for value in density):
+        options["dpi"] = tuple(float(value) for value in density)
+    if isinstance(picture, JpegImagePlugin.JpegImageFile):
+        sampling = JpegImagePlugin.get_sampling(picture)
+        options |= {"quality": JPEG_QUALITY, "subsampling": sampling if sampling in (0, 1, 2) else 0}
+        options["progressive"] = bool(picture.info.get("progressive"))
+    elif picture.format == "WEBP":
+        options.pop("dpi", None)
+        options |= {"lossless": b"VP8L" in data[:64], "quality": JPEG_QUALITY, "exact": True}
+    elif picture.format == "TIFF":
+        options["compression"] = "tiff_lzw"
+    return options
+
+
+def _clean_exif(old: Pillow.Exif) -> bytes:
+    """The fields one by one, without the thumbnail's group and without fields that may hold pictures."""
+    new = Pillow.Exif()
+    new.update(_plain(old))
+    for group in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        fields = _plain(old.get_ifd(group))
+        if fields:
+            new[group] = fields
+    return new.tobytes() if len(new) else b""
+
+
+def _plain(fields: Any) -> dict[int, Any]:
+    return {
+        tag: value
+        for tag, value in fields.items()
+        if tag not in _NOT_COPIED and not (isinstance(value, (bytes, str, tuple)) and len(value) > _MAX_FIELD_BYTES)
+    }
+
+
+def _tiff_fields(exif: bytes) -> Pillow.Exif:
+    """For TIFF, whose own directory holds the fields."""
+    fields = Pillow.Exif()
+    if exif:
+        fields.load(exif)
+    return fields

@@ -1,0 +1,200 @@
+"""``dartblur run``: one line of error, the right exit code, and nothing half done."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+
+def frames_in(path):
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def test_a_video(call, clip, tmp_path):
+    code, out, err = call("run", clip, tmp_path / "out.mp4", "--audit", tmp_path / "log.jsonl", "--method", "solid")
+    assert (code, err) == (0, "")
+    assert out.startswith("60 frames, 60 faces in 60 frames, ")
+    assert out.rstrip().endswith(str(tmp_path / "out.mp4"))
+    assert frames_in(tmp_path / "out.mp4") == 60
+    entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [entry["index"] for entry in entries] == list(range(60))
+    assert entries[30] == {
+        "source": str(clip),
+        "index": 30,
+        "time": 1.0,
+        "boxes": [[8.0, 8.0, 40.0, 40.0]],
+        "scores": [0.9],
+        "method": "solid",
+        "model": "fake",
+    }
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "out.mp4"]
+
+
+def refused(result, tmp_path, *words):
+    """Exit code 2, one line on stderr with these words, nothing written."""
+    code, out, err = result
+    assert (code, out) == (2, "")
+    assert err.startswith("dartblur: ")
+    assert err.count("\n") == 1
+    assert all(word in err for word in words), err
+    assert not [path for path in tmp_path.iterdir() if "out" in path.name or "partial" in path.name]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"garbage" * 999])
+def test_bad_sources(call, tmp_path, content):
+    source = tmp_path / "in.mp4"
+    if content is not None:
+        source.write_bytes(content)
+    refused(call("run", source, tmp_path / "out.mp4"), tmp_path, str(source))
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.97])
+def test_a_truncated_source(call, clip, tmp_path, keep):
+    (tmp_path / "in.mp4").write_bytes(clip.read_bytes()[: int(clip.stat().st_size * keep)])
+    refused(call("run", tmp_path / "in.mp4", tmp_path / "out.mp4"), tmp_path, "in.mp4")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--method", "smear"], ["method", "dart, gaussian, pixelate, solid", "smear"]),
+        (["--threshold", "1.5"], ["threshold", "1.5"]),
+        (["--box-scale", "0.5"], ["box_scale", "0.5"]),
+        (["--quality", "99"], ["quality", "99"]),
+    ],
+)
+def test_bad_options(call, clip, tmp_path, options, words):
+    refused(call("run", clip, tmp_path / "out.mp4", *options), tmp_path, *words)
+
+
+def test_bad_targets(call, clip, tmp_path):
+    refused(call("run", clip, tmp_path / "no" / "out.mp4"), tmp_path, "does not exist")
+    refused(call("run", clip, tmp_path / "out.xyz"), tmp_path, ".xyz", ".mp4")
+    refused(call("run", clip, tmp_path / "out.mp4", "--audit", tmp_path / "no" / "log"), tmp_path, "does not exist")
+    refused(call("run", clip, tmp_path / "out.mp4", "--audit", tmp_path / "out.mp4"), tmp_path, "two names")
+    refused(call("run", "91", tmp_path / "out.mp4"), tmp_path, "/dev/video91", "no such camera")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_unwritable_folder(call, clip, tmp_path):
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    refused(call("run", clip, folder / "out.mp4"), tmp_path, "Permission denied")
+
+
+def test_outputs_are_not_replaced_unasked(call, clip, tmp_path):
+    target, log = tmp_path / "target.mp4", tmp_path / "log.jsonl"
+    target.write_bytes(b"old")
+    refused(call("run", clip, target), tmp_path, "exists already", "--overwrite")
+    log.write_text("old")
+    refused(call("run", clip, tmp_path / "out.mp4", "--audit", log), tmp_path, "exists already")
+    assert (target.read_bytes(), log.read_text()) == (b"old", "old")
+    assert call("run", clip, target, "--audit", log, "--overwrite")[0] == 0
+    assert frames_in(target) == 60
+    assert len(log.read_text().splitlines()) == 60
+
+
+@pytest.mark.parametrize("kind", ["same", "symbolic", "hard", "audit"])
+def test_the_source_is_never_written_over(call, clip, tmp_path, kind):
+    source, target = tmp_path / "in.mp4", tmp_path / "target.mp4"
+    shutil.copy(clip, source)
+    before = source.read_bytes()
+    arguments = [source, target]
+    if kind == "same":
+        arguments = [source, tmp_path / "." / "in.mp4"]
+    elif kind == "symbolic":
+        target.symlink_to(source)
+    elif kind == "hard":
+        os.link(source, target)
+    else:
+        arguments = [source, tmp_path / "out.mp4", "--audit", source]
+    refused(call("run", *arguments, "--overwrite"), tmp_path, "never written over")
+    assert source.read_bytes() == before
+
+
+def test_an_anonymizer_that_fails_stops_with_code_3(call, clip, tmp_path):
+    code, out, err = call("run", clip, tmp_path / "out.mp4", "--audit", tmp_path / "log.jsonl", fail_at=20)
+    assert (code, out) == (3, "")
+    assert err == (
+        "dartblur: frame 19: anonymization failed (RuntimeError: detector broke): stopped, nothing was written\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_full_disk(call, clip, tmp_path, suffix):
+    result = call("run", clip, tmp_path / f"out{suffix}", limit=20_000)
+    refused(result, tmp_path, "can't be written")
+
+
+def test_a_full_disk_for_the_audit(call, clip, tmp_path):
+    code, _, err = call(
+        "run", clip, tmp_path / "out.mp4", "--audit", tmp_path / "log.jsonl", "--quality", "51", limit=6000
+    )
+    assert code == 2
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_it_cleanly(start, clip, tmp_path, number, code):
+    process = start("run", clip, tmp_path / "out.mp4", "--audit", tmp_path / "log.jsonl", wait=0.2)
+    wait_for_partial(tmp_path)
+    time.sleep(0.5)
+    process.send_signal(number)
+    began = time.monotonic()
+    out, err = process.communicate(timeout=10)
+    assert time.monotonic() - began < 2
+    assert process.returncode == code
+    assert (out, err) == ("", "dartblur: interrupted: nothing unfinished is left\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_leaves_nothing_under_the_final_name(start, clip, tmp_path):
+    process = start("run", clip, tmp_path / "out.mp4", wait=0.2)
+    wait_for_partial(tmp_path)
+    process.kill()
+    process.communicate(timeout=10)
+    assert not (tmp_path / "out.mp4").exists()
+    assert all(path.name.startswith(".") for path in tmp_path.iterdir())
+
+
+def wait_for_partial(folder):
+    until = time.monotonic() + 15
+    while not list(folder.glob(".*.partial")):
+        assert time.monotonic() < until, "the run has not begun"
+        time.sleep(0.02)
+
+
+def test_a_folder_with_a_corrupt_picture(call, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in ("a.jpg", "b.png"):
+        cv2.imwrite(str(source / name), np.full((64, 64, 3), 200, np.uint8))
+    (source / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    code, out, err = call("run", source, tmp_path / "pictures", "--audit", tmp_path / "log.jsonl")
+    assert code == 2
+    assert out.startswith("2 frames, 2 faces in 2 frames")
+    assert "skipped: " in err
+    assert "bad.jpg" in err
+    assert "1 pictures could not be read and are not in the output" in err
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["a.jpg", "b.png"]
+    entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [Path(entry["source"]).name for entry in entries] == ["a.jpg", "b.png"]
+    assert not cv2.imread(str(tmp_path / "pictures" / "b.png"))[10:38, 10:38].any()
+
+
+def test_folders_that_lie_in_each_other(call, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    cv2.imwrite(str(source / "a.png"), np.zeros((8, 8, 3), np.uint8))
+    refused(call("run", source, source / "below"), tmp_path, "lies in the source folder")
+    refused(call("run", tmp_path / "nothing" / "*.jpg", tmp_path / "out"), tmp_path, "expected pictures")

@@ -1,0 +1,106 @@
+"""Outputs appear whole or not at all, and never over their source."""
+
+import os
+import stat
+
+import pytest
+
+from dartblur.errors import SinkError
+from dartblur.stream.files import PendingFile, check_target
+from dartblur.stream.integrity import missing_bytes
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "in.mp4"
+    path.write_bytes(b"source")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["same", "symbolic", "hard", "relative"])
+def test_the_source_is_recognized(source, kind, monkeypatch):
+    target = source.with_name("out.mp4")
+    if kind == "same":
+        target = source
+    elif kind == "symbolic":
+        target.symlink_to(source)
+    elif kind == "hard":
+        os.link(source, target)
+    else:
+        monkeypatch.chdir(source.parent)
+        target = source.parent / ".." / source.parent.name / "in.mp4"
+    with pytest.raises(SinkError, match="never written over"):
+        check_target(target, [source], overwrite=True)
+
+
+def test_existing_targets_need_permission(source):
+    target = source.with_name("out.mp4")
+    target.write_bytes(b"old")
+    with pytest.raises(SinkError, match="--overwrite"):
+        check_target(target, [source], overwrite=False)
+    check_target(target, [source], overwrite=True)
+
+
+def test_a_dangling_link_counts_as_existing(source):
+    target = source.with_name("out.mp4")
+    target.symlink_to(source.with_name("nowhere"))
+    with pytest.raises(SinkError, match="--overwrite"):
+        check_target(target, [source], overwrite=False)
+
+
+def test_the_folder_must_exist(source):
+    with pytest.raises(SinkError, match="does not exist: create it"):
+        check_target(source.parent / "no" / "out.mp4", [source], overwrite=False)
+    with pytest.raises(SinkError, match="got a folder"):
+        check_target(source.parent, [source], overwrite=False)
+
+
+def test_pending_becomes_final(tmp_path):
+    target = tmp_path / "out.bin"
+    pending = PendingFile(target, overwrite=False)
+    pending.path.write_bytes(b"whole")
+    assert not target.exists()
+    pending.commit()
+    pending.discard()
+    assert target.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [target]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~umask
+
+
+def test_pending_is_discarded(tmp_path):
+    PendingFile(tmp_path / "out.bin", overwrite=False).discard()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_target_that_appears_meanwhile_is_kept(tmp_path):
+    target = tmp_path / "out.bin"
+    pending = PendingFile(target, overwrite=False)
+    target.write_bytes(b"somebody else's")
+    with pytest.raises(SinkError, match="appeared"):
+        pending.commit()
+    pending.discard()
+    assert target.read_bytes() == b"somebody else's"
+
+
+@pytest.mark.parametrize(
+    ("content", "missing"),
+    [
+        (b"", 0),
+        (b"\0\0\0\x10ftypisom\0\0\0\0", 0),
+        (b"\0\0\0\x10ftypisom\0\0\0\0" + b"\0\0\0\x20mdat" + b"x" * 8, 16),
+        (b"\0\0\0\x10ftypisom\0\0\0\0" + b"\0\0\0\0mdat" + b"x" * 8, 0),
+        (b"\0\0\0\x10ftypisom\0\0\0\0" + b"\0\0\0\x01mdat" + (40).to_bytes(8, "big") + b"x" * 4, 20),
+        (b"\0\0\0\x10ftypisom\0\0\0\0" + b"\0\0", 6),
+        (b"\x1a\x45\xdf\xa3\x80" + b"\x18\x53\x80\x67\x8a" + b"x" * 4, 6),
+        (b"\x1a\x45\xdf\xa3\x80" + b"\x18\x53\x80\x67\xff" + b"x" * 4, 0),
+        (b"\x1a\x45\xdf\xa3", 0),
+        (b"RIFF" + (20).to_bytes(4, "little") + b"AVI LIST", 12),
+        (b"neither of these", 0),
+    ],
+)
+def test_missing_bytes(tmp_path, content, missing):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert missing_bytes(path) == missing

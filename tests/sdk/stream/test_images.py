@@ -1,0 +1,286 @@
+"""Pictures keep their notes and lose every other picture of the face."""
+
+import io
+import os
+
+import numpy as np
+import piexif
+import pytest
+from PIL import Image, PngImagePlugin
+
+from dartblur.errors import SinkError, SourceError
+from dartblur.stream.orientation import from_display_matrix, to_stored, to_upright
+
+MARK = b"\xff\xd8CLEAR-FACE-PREVIEW" * 40
+"""Bytes that stand for an embedded clear picture."""
+
+
+def picture(tools, mode="RGB", size=(160, 120)):
+    return Image.fromarray(tools.pattern(*size, 3)[:, :, ::-1].copy()).convert(mode)
+
+
+def opened(path):
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def exif(orientation=1, thumbnail=None):
+    return piexif.dump(
+        {
+            "0th": {
+                piexif.ImageIFD.Make: b"Camera",
+                piexif.ImageIFD.Orientation: orientation,
+                piexif.ImageIFD.DateTime: b"2024:01:02 03:04:05",
+            },
+            "Exif": {piexif.ExifIFD.FNumber: (28, 10), piexif.ExifIFD.MakerNote: MARK},
+            "GPS": {piexif.GPSIFD.GPSLatitude: ((1, 1), (2, 1), (3, 1))},
+            "1st": {piexif.ImageIFD.Compression: 6} if thumbnail else {},
+            "thumbnail": thumbnail,
+        }
+    )
+
+
+def thumbnail(image):
+    data = io.BytesIO()
+    image.resize((40, 30)).save(data, "JPEG")
+    return data.getvalue()
+
+
+def box_of(image):
+    return np.asarray(image.convert("RGB"))[54:106, 70:122]
+
+
+def test_jpeg_keeps_notes_and_loses_previews(tools, tmp_path):
+    clear = picture(tools)
+    profile = b"profile" * 50
+    plain = io.BytesIO()
+    clear.save(
+        plain,
+        "JPEG",
+        quality=90,
+        subsampling=2,
+        exif=exif(thumbnail=thumbnail(clear)),
+        icc_profile=profile,
+        dpi=(72, 72),
+    )
+    # Photoshop (APP13), XMP (APP1), multi-picture (APP2) and a comment, each with a preview in it.
+    segments = b"".join(
+        bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2, "big") + body
+        for marker, body in [
+            (0xED, b"Photoshop 3.0\0" + MARK),
+            (0xE1, b"http://ns.adobe.com/xap/1.0/\0" + MARK),
+            (0xE2, b"MPX\0" + MARK),
+            (0xFE, MARK),
+        ]
+    )
+    source, out = tmp_path / "in.jpg", tmp_path / "out.jpg"
+    source.write_bytes(plain.getvalue()[:2] + segments + plain.getvalue()[2:] + MARK)
+    assert MARK in source.read_bytes()
+
+    assert tools.anonymize(source, out).faces == 1
+    written = opened(out)
+    tags = piexif.load(str(out))
+    assert tags["0th"][piexif.ImageIFD.Make] == b"Camera"
+    assert tags["Exif"][piexif.ExifIFD.FNumber] == (14, 5)
+    assert tags["GPS"][piexif.GPSIFD.GPSLatitude] == ((1, 1), (2, 1), (3, 1))
+    assert tags["thumbnail"] is None
+    assert not tags["1st"]
+    assert b"CLEAR-FACE" not in out.read_bytes()
+    assert out.read_bytes().count(b"\xff\xd8\xff") == 1
+    assert written.info["icc_profile"] == profile
+    assert written.info["dpi"] == (72, 72)
+    assert box_of(written).mean() < 6
+    assert np.abs(np.asarray(written, int)[:, :60] - np.asarray(clear, int)[:, :60]).mean() < 3
+    assert list(tmp_path.iterdir()) == [source, out] or len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_seen_upright_and_stay_as_they_were(tools, tmp_path, orientation):
+    upright = picture(tools)
+    stored = to_stored(np.asarray(upright), orientation)
+    source, out = tmp_path / "in.jpg", tmp_path / "out.jpg"
+    Image.fromarray(np.ascontiguousarray(stored)).save(source, "JPEG", quality=95, exif=exif(orientation))
+    seen = []
+
+    def finder(image):
+        seen.append(image.copy())
+        return tools.FACE
+
+    tools.anonymize(source, out, finder)
+    assert np.abs(seen[0][:, :, ::-1].astype(int) - np.asarray(upright, int)).mean() < 3
+    written = opened(out)
+    assert written.getexif()[0x0112] == orientation
+    assert written.size == stored.shape[1::-1]
+    assert box_of(Image.fromarray(to_upright(np.asarray(written), orientation))).mean() < 6
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".tiff"])
+def test_other_formats(tools, tmp_path, suffix):
+    clear, source, out = picture(tools), tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    clear.save(source, lossless=True) if suffix == ".webp" else clear.save(source)
+    tools.anonymize(source, out)
+    written = opened(out)
+    assert written.format == opened(source).format
+    assert not box_of(written).any()
+    assert (np.asarray(written)[:, :64] == np.asarray(clear)[:, :64]).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_transparency_is_kept(tools, tmp_path, suffix):
+    clear, source, out = picture(tools), tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    alpha = np.tile(np.arange(160, dtype=np.uint8), (120, 1))
+    clear.putalpha(Image.fromarray(alpha))
+    clear.save(source, lossless=True, exact=True) if suffix == ".webp" else clear.save(source)
+    tools.anonymize(source, out)
+    written = opened(out)
+    assert written.mode == "RGBA"
+    assert (np.asarray(written)[:, :, 3] == alpha).all()
+    assert not box_of(written).any()
+    # What is transparent is covered too: the pixels are still there for who takes the alpha away.
+    assert (np.asarray(written)[:, :64, :3] == np.asarray(clear)[:, :64, :3]).all()
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("L", ".jpg"), ("L", ".png"), ("LA", ".png"), ("P", ".png"), ("CMYK", ".jpg"), ("1", ".png")]
+)
+def test_other_modes(tools, tmp_path, mode, suffix):
+    source, out = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    picture(tools, mode).save(source)
+    tools.anonymize(source, out)
+    written = opened(out)
+    assert written.mode == {"P": "RGB", "CMYK": "RGB", "1": "L"}.get(mode, mode)
+    assert box_of(written).mean() < 6
+
+
+def test_png_text_is_not_copied(tools, tmp_path):
+    source, out = tmp_path / "in.png", tmp_path / "out.png"
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", MARK.decode("latin-1"))
+    picture(tools).save(source, pnginfo=text, exif=exif(thumbnail=thumbnail(picture(tools))))
+    tools.anonymize(source, out)
+    assert b"CLEAR-FACE" not in out.read_bytes()
+    assert opened(out).getexif()[0x010F] == "Camera"
+    assert not opened(out).getexif().get_ifd(0x0001)
+
+
+def test_tiff_keeps_notes_and_is_written_upright(tools, tmp_path):
+    source = tmp_path / "in.tif"
+    notes = Image.Exif()
+    notes[0x010F], notes[0x0112] = "Camera", 6
+    picture(tools).save(source, tiffinfo=notes)
+    tools.anonymize(source, tmp_path / "out.tif")
+    written = opened(tmp_path / "out.tif")
+    assert written.getexif()[0x010F] == "Camera"
+    assert written.size == (120, 160)
+    assert not np.asarray(written)[54:106, 70:114].any()
+
+
+def test_sixteen_bits_are_refused_by_name(tools, tmp_path):
+    grey, colour = tmp_path / "grey.png", tmp_path / "colour.png"
+    Image.fromarray(np.zeros((20, 20), np.uint16)).save(grey)
+    import cv2
+
+    cv2.imwrite(str(colour), np.zeros((20, 20, 3), np.uint16))
+    for path in (grey, colour):
+        with pytest.raises(SourceError, match="8 bits a channel, got 16"):
+            tools.anonymize(path, tmp_path / "out.png")
+
+
+def test_several_pictures_in_a_file_are_refused(tools, tmp_path):
+    path = tmp_path / "in.tif"
+    picture(tools).save(path, save_all=True, append_images=[picture(tools)])
+    with pytest.raises(SourceError, match="expected one picture, got 2"):
+        tools.anonymize(path, tmp_path / "out.tif")
+
+
+@pytest.fixture
+def folder(tools, tmp_path):
+    root = tmp_path / "in"
+    (root / "deep" / "deeper").mkdir(parents=True)
+    picture(tools).save(root / "a.jpg")
+    picture(tools).save(root / "deep" / "b.png")
+    picture(tools).save(root / "deep" / "deeper" / "c.webp")
+    (root / "notes.txt").write_text("no picture")
+    return root
+
+
+def test_a_folder_is_mirrored(tools, folder, tmp_path):
+    summary = tools.anonymize(folder, tmp_path / "out")
+    assert summary.frames == 3
+    out = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert out == ["a.jpg", "deep/b.png", "deep/deeper/c.webp"]
+    assert all(box_of(opened(tmp_path / "out" / name)).mean() < 6 for name in out)
+
+
+def test_a_pattern_takes_what_matches(tools, folder, tmp_path):
+    assert tools.anonymize(f"{folder}/**/*.[pw]*", tmp_path / "out").frames == 2
+    assert (tmp_path / "out" / "deep" / "b.png").exists()
+    with pytest.raises(SourceError, match="expected pictures"):
+        tools.anonymize(f"{folder}/*.tiff", tmp_path / "out2")
+
+
+def test_a_corrupt_picture_is_listed_and_never_copied(tools, folder, tmp_path):
+    data = (folder / "a.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(data[: len(data) // 2])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "garbage.bmp").write_bytes(b"garbage" * 100)
+    summary = tools.anonymize(folder, tmp_path / "out")
+    assert summary.frames == 3
+    assert sorted(skipped.name.rsplit("/", 1)[1] for skipped in summary.skipped) == [
+        "cut.jpg",
+        "empty.png",
+        "garbage.bmp",
+    ]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.jpg", "deep"]
+
+
+def test_a_single_corrupt_picture_is_an_error(tools, folder, tmp_path):
+    data = (folder / "a.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(data[: len(data) // 2])
+    with pytest.raises(SourceError, match=r"cut\.jpg: can't be read as a picture"):
+        tools.anonymize(folder / "cut.jpg", tmp_path / "out.jpg")
+    assert not (tmp_path / "out.jpg").exists()
+
+
+def test_the_output_folder_lies_outside(tools, folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    for inside in (folder, folder / "out", tmp_path / "link", tmp_path / "link" / "out"):
+        with pytest.raises(SinkError, match="lies in the source folder"):
+            tools.anonymize(folder, inside)
+
+
+def test_existing_outputs_are_refused_before_anything_is_written(tools, folder, tmp_path):
+    out = tmp_path / "out"
+    (out / "deep").mkdir(parents=True)
+    (out / "deep" / "b.png").write_bytes(b"old")
+    with pytest.raises(SinkError, match=r"b\.png: exists already"):
+        tools.anonymize(folder, out)
+    assert not (out / "a.jpg").exists()
+    tools.anonymize(folder, out, overwrite=True)
+    assert box_of(opened(out / "deep" / "b.png")).mean() < 6
+
+
+def test_a_link_to_a_source_picture_is_not_written_over(tools, folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    os.link(folder / "deep" / "b.png", out / "a.jpg")
+    with pytest.raises(SinkError, match="never written over"):
+        tools.anonymize(folder, out, overwrite=True)
+
+
+def test_formats_do_not_change(tools, folder, tmp_path):
+    with pytest.raises(SinkError, match="keeps its format"):
+        tools.anonymize(folder / "a.jpg", tmp_path / "out.png")
+
+
+def test_display_matrices():
+    one = 1 << 16
+    assert from_display_matrix(None) == 1
+    assert from_display_matrix((one, 0, 0, 0, one, 0, 0, 0, 1 << 30)) == 1
+    assert from_display_matrix((0, one, 0, -one, 0, 0, 0, 0, 1 << 30)) == 6
+    assert from_display_matrix((-one, 0, 0, 0, -one, 0, 0, 0, 1 << 30)) == 3
+    assert from_display_matrix((0, -one, 0, one, 0, 0, 0, 0, 1 << 30)) == 8
+    assert from_display_matrix((46341, 46341, 0, -46341, 46341, 0, 0, 0, 1 << 30)) == 1
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    assert all((to_stored(to_upright(image, each), each) == image).all() for each in range(1, 9))
