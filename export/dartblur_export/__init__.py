@@ -1,0 +1,1 @@
+"""Turns trained weights into model bundles."""

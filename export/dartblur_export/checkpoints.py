@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+
 from dartblur_train.nets.edge_detector import SPECS, EdgeDetector
 from dartblur_train.nets.unet import GENERATORS, EdgeUNet, PublishedUNet
 from dartblur_train.patches import PatchGeometry
-from safetensors import SafetensorError, safe_open
 
 from .errors import CheckpointError
 
@@ -42,7 +43,7 @@ def _read(file: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, str
     try:
         with safe_open(file, "pt") as archive:
             metadata = archive.metadata() or {}
-            state = {name: archive.get_tensor(name) for name in archive.keys()}
+            state = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise CheckpointError(f"{file}: expected a safetensors file: {error}") from error
     if metadata.get("kind") != kind:

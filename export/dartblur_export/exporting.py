@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
 from dartblur.bundle import Manifest, write_bundle
 from dartblur.errors import SinkError
-from torch import nn
 
 from .checkpoints import load_detector, load_generator
 from .fused import DetectorGraph, FusedGraph, FusedSpec, GeneratorGraph
@@ -40,7 +41,7 @@ class ExportArgs:
     license: str = "research only: trained on WIDER FACE, CelebA and LFW"
     threshold: float = 0.4
     box_scale: float = 1.15
-    fused: FusedSpec = FusedSpec()
+    fused: FusedSpec = field(default_factory=FusedSpec)
     provenance: dict[str, Any] | None = None
     figures: dict[str, Any] | None = None
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, grid_sample, pad
+
 from dartblur.bundle import Manifest
 from dartblur_train.losses.boxes import pairwise_iou
 from dartblur_train.nets.edge_detector import EdgeDetector
 from dartblur_train.nets.unet import EdgeUNet, PublishedUNet
 from dartblur_train.patches import PatchGeometry, blur_faces, crop_grid, face_mask
-from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, grid_sample, interpolate, pad
 
 
 class DetectorGraph(nn.Module):
@@ -104,11 +105,21 @@ class FusedGraph(nn.Module):
         if factor > 1:
             # At the right and lower edge a cell may be cut: its mean is over the pixels that exist.
             pictures = avg_pool2d(pictures, factor, ceil_mode=True, count_include_pad=False)
-        if pictures.shape[-2:] != (rows, columns) or self.scale * factor != 1.0:
-            step = self.scale * factor
-            pictures = interpolate(pictures, scale_factor=(step, step), mode="bilinear", recompute_scale_factor=False)
-            pictures = pictures[..., :rows, :columns]
+        step = self.scale * factor
+        if step != 1.0:
+            # By GridSample, since Resize rounds the scale to whole sizes and so shifts boxes by part of a pixel.
+            grid = self._sampling_grid(rows, columns, step, pictures)
+            pictures = grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+        pictures = pictures[..., :rows, :columns]
         return pad(pictures, (0, width - columns, 0, height - rows))
+
+    def _sampling_grid(self, rows: int, columns: int, step: float, pictures: Tensor) -> Tensor:
+        """``[N, rows, columns, 2]``: pixel x shows the source's ``(x + 0.5) / step - 0.5``."""
+        height, width = pictures.shape[-2:]
+        x = (torch.arange(columns, device=pictures.device) + 0.5) / step * (2 / width) - 1
+        y = (torch.arange(rows, device=pictures.device) + 0.5) / step * (2 / height) - 1
+        grid = torch.stack([x[None, :].expand(rows, -1), y[:, None].expand(-1, columns)], -1)
+        return grid.expand(self.spec.batch, -1, -1, -1)
 
     def strongest(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """The K best faces after cluster-NMS (Zheng et al. 2021, algorithm 2); empty slots are all zeros."""

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from dartblur.bundle import Manifest
 from numpy.typing import NDArray
+
+from dartblur.bundle import Manifest
 
 from .errors import ParityError
 from .fused import DetectorGraph, FusedGraph, GeneratorGraph
@@ -43,7 +44,7 @@ def check_picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     for cells in (4, 16, 64, 256):
         noise = torch.from_numpy(random.normal(0, 1, (1, 3, cells, cells)).astype(np.float32))
         picture += torch.nn.functional.interpolate(noise, (height, width), mode="bilinear") / 2
-    return ((picture[0].permute(1, 2, 0) * 45 + 120).clamp(0, 255)).byte().numpy()
+    return ((picture[0].permute(1, 2, 0) * 45 + 120).clamp(0, 255)).byte().contiguous().numpy()
 
 
 @torch.no_grad()
@@ -97,7 +98,10 @@ def verify_fused(graph: FusedGraph, onnx: bytes) -> Parity:
 
 
 def _nearest(
-    boxes: NDArray[np.float32], other: NDArray[np.float32], scores: NDArray[np.float32], other_scores: NDArray[np.float32]
+    boxes: NDArray[np.float32],
+    other: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    other_scores: NDArray[np.float32],
 ) -> NDArray[np.int64]:
     """For each slot ``[N, n]`` the slot of the other list whose box and score are nearest."""
     distance = np.abs(boxes[:, :, None] - other[:, None]).max(-1) + 100 * np.abs(

@@ -94,10 +94,7 @@ def load_bundle(path: str | Path | None = None) -> Bundle:
     Raises:
         BundleError: a file is missing or differs from the manifest, or the manifest is not one this version reads.
     """
-    if path is None:
-        root = Path(str(resources.files(__package__))) / "models" / DEFAULT_MODEL
-    else:
-        root = Path(path)
+    root = default_bundle() if path is None else Path(path)
     if not root.exists():
         raise BundleError(f"{root}: expected a model bundle (folder or .zip), nothing is there: check --model")
     files = _read_zip(root) if root.is_file() else _read_folder(root)
@@ -113,6 +110,11 @@ def load_bundle(path: str | Path | None = None) -> Bundle:
                 "export or copy the bundle again"
             )
     return Bundle(manifest, {name: files[name] for name in GRAPHS}, str(root))
+
+
+def default_bundle() -> Path:
+    """Folder of the model that comes with the package."""
+    return Path(str(resources.files(__package__))) / "models" / DEFAULT_MODEL
 
 
 def parse_manifest(text: bytes, source: str) -> Manifest:

@@ -1,0 +1,1 @@
+"""Trains the detector and the learned blur."""

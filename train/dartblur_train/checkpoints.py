@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(file.name + ".partial")
     torch.save(state, partial)
-    os.replace(partial, file)
+    partial.replace(file)
 
 
 def load_checkpoint(file: Path) -> dict[str, Any]:

@@ -89,9 +89,7 @@ class DartTrainer:
             torch.optim.lr_scheduler.ExponentialLR(optimizer, decay)
             for optimizer in (self.optimizer_g, self.optimizer_fg)
         ]
-        self.algorithm = Algorithm1(
-            self.g, f, f_g, self.optimizer_g, self.optimizer_fg, args.objectives, args.geometry
-        )
+        self.algorithm = Algorithm1(self.g, f, f_g, self.optimizer_g, self.optimizer_fg, args.objectives, args.geometry)
         self.step = 0
 
     def train_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor]) -> dict[str, float]:

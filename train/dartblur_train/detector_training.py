@@ -98,8 +98,9 @@ class DetectorTrainer:
         torch.manual_seed(args.seed)
         self.args = args
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = EdgeDetector(SPECS[args.size]).to(self.device, memory_format=torch.channels_last)
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(args.ema), use_buffers=True)
+        self.model = EdgeDetector(SPECS[args.size]).to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        average = get_ema_multi_avg_fn(args.ema)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True)
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         rest = [p for p in self.model.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
@@ -146,7 +147,9 @@ class DetectorTrainer:
 
     def _cells(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         levels = [cell_centres(height // s, width // s, s, self.device) for s in STRIDES]
-        strides = [torch.full((len(level),), float(s), device=self.device) for s, level in zip(STRIDES, levels)]
+        strides = [
+            torch.full((len(level),), float(s), device=self.device) for s, level in zip(STRIDES, levels, strict=True)
+        ]
         return torch.cat(levels), torch.cat(strides)
 
     def save(self) -> None:

@@ -30,7 +30,9 @@ class PatchGeometry:
 
     def __post_init__(self) -> None:
         if self.margin < (self.face // 2 | 1) // 2:
-            raise ValueError(f"context: expected at least 1.5, so that the blur has its surroundings, got {self.context}")
+            raise ValueError(
+                f"context: expected at least 1.5, so that the blur has its surroundings, got {self.context}"
+            )
 
     @property
     def margin(self) -> int:
@@ -161,9 +163,7 @@ def _paste(patches: Tensor, slots: Tensor, grid: Tensor, most: int) -> Tensor:
     return grid_sample(column, grid, padding_mode="border", align_corners=False) * 255
 
 
-def _paste_grid(
-    boxes: Tensor, most: int, height: int, width: int, geometry: PatchGeometry
-) -> tuple[Tensor, Tensor]:
+def _paste_grid(boxes: Tensor, most: int, height: int, width: int, geometry: PatchGeometry) -> tuple[Tensor, Tensor]:
     """Where each pixel of a picture comes from in its column of patches ``[H, W, 2]``, and which are covered."""
     size, first, last = geometry.size, geometry.margin, geometry.size - geometry.margin - 1
     grid = torch.zeros(height, width, 2, device=boxes.device)

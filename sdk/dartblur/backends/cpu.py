@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import cv2
-import dartblur_ops as ops
 import numpy as np
 from numpy.typing import NDArray
+
+import dartblur_ops as ops
 
 from ..bundle import Bundle
 from ..detections import Detections
@@ -17,6 +18,9 @@ from .base import Defaults
 
 MAX_PATCHES = 64
 """Faces that go through the generator at once: bounds memory in a crowd."""
+
+BLOCKS, SMALLEST_BLOCK = 8, 4
+"""Of ``pixelate``: blocks across a face, and their smallest side in pixels."""
 
 
 class CpuBackend:
@@ -66,7 +70,7 @@ class CpuBackend:
         elif method == "gaussian":
             ops.gaussian(image, boxes)
         elif method == "pixelate":
-            ops.pixelate(image, boxes)
+            _pixelate(image, boxes)
         else:
             ops.solid(image, boxes)
 
@@ -77,6 +81,13 @@ class CpuBackend:
             blurred = ops.crop_faces(image, some, size, context)
             painted = self._generator.run(None, {"blurred": blurred})[0]
             ops.composite(image, painted, some, context)
+
+
+def _pixelate(image: Image, boxes: NDArray[np.float32]) -> None:
+    """Eight blocks across a face, but none smaller than `SMALLEST_BLOCK`: a block of one pixel hides nothing."""
+    for box in boxes:
+        side = float(min(box[2] - box[0], box[3] - box[1]))
+        ops.pixelate(image, box[None], blocks=max(1, min(BLOCKS, int(side / SMALLEST_BLOCK))))
 
 
 def _session(bundle: Bundle, graph: str, threads: int) -> Any:

@@ -1,0 +1,1 @@
+"""Annotations, images and samples."""

@@ -188,7 +188,7 @@ def photometric(image: NDArray[np.uint8], random: np.random.Generator) -> NDArra
 def collate(
     samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``images [N, 3, S, S]`` uint8 (channels last in memory), ``faces [N, M, 4]``, ``valid`` and ``ignored [N, M]``."""
+    """``images [N, 3, S, S]`` uint8 (channels last), ``faces [N, M, 4]``, ``valid`` and ``ignored [N, M]``."""
     most = max(1, *(len(boxes) for _, boxes, _ in samples))
     faces = torch.zeros(len(samples), most, 4)
     valid = torch.zeros(len(samples), most, dtype=torch.bool)
@@ -203,4 +203,5 @@ def collate(
 
 def _size(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     """Square root of area."""
-    return np.sqrt(np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0))
+    size: NDArray[np.float32] = np.sqrt(np.maximum(boxes[:, 2:] - boxes[:, :2], 0).prod(1))
+    return size

@@ -1,0 +1,1 @@
+"""How good a detector or a blur is."""

@@ -38,7 +38,8 @@ def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.flo
     area_a = np.maximum(a[:, 2:] - a[:, :2], 0).prod(-1)
     area_b = np.maximum(b[:, 2:] - b[:, :2], 0).prod(-1)
     union = area_a[:, None] + area_b[None] - overlap
-    return (overlap / np.maximum(union, 1e-9)).astype(np.float32)
+    iou: NDArray[np.float32] = (overlap / np.maximum(union, 1e-9)).astype(np.float32)
+    return iou
 
 
 def average_precision(
@@ -110,4 +111,5 @@ def _curve(scores: NDArray[np.float64], hits: NDArray[np.bool_], total: int) -> 
 
 def _size(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
-    return np.sqrt(sides[:, 0] * sides[:, 1])
+    size: NDArray[np.float32] = np.sqrt(sides[:, 0] * sides[:, 1])
+    return size

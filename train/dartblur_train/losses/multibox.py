@@ -51,9 +51,7 @@ def multibox_loss(predictions: AnchorPredictions, targets: list[Tensor], label_s
     box = smooth_l1_loss(predictions.offsets[positive], wanted[positive], reduction="sum")
     labels = positive.long()
     chosen = positive | _hard_negatives(predictions.logits.detach(), positive)
-    score = cross_entropy(
-        predictions.logits[chosen], labels[chosen], reduction="sum", label_smoothing=label_smoothing
-    )
+    score = cross_entropy(predictions.logits[chosen], labels[chosen], reduction="sum", label_smoothing=label_smoothing)
     return (BOX_WEIGHT * box + score) / positive.sum().clamp(min=1)
 
 

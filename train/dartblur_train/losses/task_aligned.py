@@ -103,5 +103,3 @@ def detection_loss(logits: Tensor, boxes: Tensor, target: Assignment, faces: Ten
     wanted = faces.gather(1, target.face[..., None].expand(-1, -1, 4))[target.positive]
     box = complete_iou_loss(boxes[target.positive], wanted) * target.quality[target.positive]
     return score, box.sum() / total
-
-

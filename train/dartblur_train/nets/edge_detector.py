@@ -50,7 +50,8 @@ class DepthwiseBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.norm1(self.depthwise(x)))
         y = self.norm2(self.pointwise(y))
-        return self.relu(x + y if self.residual else y)
+        out: Tensor = self.relu(x + y if self.residual else y)
+        return out
 
 
 class EdgeDetector(nn.Module):
@@ -118,7 +119,7 @@ class EdgeDetector(nn.Module):
             centres.append(points)
             strides.append(torch.full_like(points[:, :1], float(stride)))
         prediction = torch.cat(raw, 2).transpose(1, 2).float()
-        logits, offset, log_size = prediction.split([1, 2, 2], dim=2)
+        logits, offset, log_size = torch.split(prediction, [1, 2, 2], dim=2)
         stride_of = torch.cat(strides)
         centre = torch.cat(centres) + offset * stride_of
         half = log_size.clamp(max=6.0).exp() * stride_of * 0.5

@@ -5,6 +5,8 @@ Both take ``blurred [n, 3, P, P]`` BGR 0..1 and ``mask [n, 1, P, P]`` and return
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -38,7 +40,7 @@ class PublishedUNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = (4, 32, 64, 128, 256, 512)
-        self.down = nn.ModuleList(_down(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.down = nn.ModuleList(_down(a, b) for a, b in pairwise(widths))
         self.up = nn.ModuleList([_up(512, 256), _up(256, 128), _up(128, 64), _up(128, 96), _up(128, 3, middle=384)])
         self.act = nn.LeakyReLU(inplace=True)
 

@@ -1,0 +1,5 @@
+"""``python -m dartblur``: the command ``dartblur``."""
+
+from .cli import main
+
+main()

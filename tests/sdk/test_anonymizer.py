@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import skimage.data
+
+from dartblur import Anonymizer, FrameError, InputError, RedactedFrame
+from dartblur.anonymizer import METHODS, scale_boxes
+from dartblur.backends.fake import FakeBackend
+from dartblur.detections import Detections
+
+FACE = (170, 60, 285, 225)
+"""Where the astronaut's face is: x0, y0, x1, y1."""
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> np.ndarray:
+    """A real face, BGR, uint8 [512, 512, 3]."""
+    return np.ascontiguousarray(skimage.data.astronaut()[..., ::-1])
+
+
+def covers(box: np.ndarray) -> bool:
+    """Does the box hold the eyes, the nose and the mouth?"""
+    return bool(box[0] < 195 and box[1] < 95 and box[2] > 255 and box[3] > 170)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_real_face_is_found_and_overwritten(astronaut: np.ndarray, method: str) -> None:
+    result = Anonymizer(method=method)(astronaut)  # type: ignore[arg-type]
+    assert result.method == method
+    best = result.detections.boxes[0]
+    assert covers(best), f"{best} does not hold the face"
+    inner = (slice(95, 170), slice(195, 255))
+    # The fine detail (what stays after a light blur is taken away) is gone.
+    assert detail(result.image[inner]) < 0.5 * detail(astronaut[inner])
+    changed = (result.image != astronaut).any(2)
+    assert not changed[300:, :100].any(), "pixels far from the face stay"
+    assert not changed[:50, 400:].any()
+
+
+def detail(image: np.ndarray) -> float:
+    import cv2
+
+    smooth = cv2.GaussianBlur(image, (0, 0), 2)
+    return float(np.abs(image.astype(np.float32) - smooth).mean())
+
+
+def test_the_callers_frame_is_copied_once_or_not_at_all(astronaut: np.ndarray) -> None:
+    anonymize = Anonymizer()
+    untouched = astronaut.copy()
+    redacted = anonymize(untouched)
+    assert np.array_equal(untouched, astronaut)
+    assert not np.shares_memory(redacted.image, untouched)
+    same = anonymize(untouched, in_place=True)
+    assert same.image is untouched
+    assert np.array_equal(same.image, redacted.image)
+
+
+def test_any_layout_gives_the_same_picture(astronaut: np.ndarray) -> None:
+    anonymize = Anonymizer()
+    expected = anonymize(astronaut).image
+    flipped = astronaut[::-1].copy()[::-1]
+    read_only = astronaut.copy()
+    read_only.flags.writeable = False
+    for frame in (np.asfortranarray(astronaut), flipped, read_only):
+        for in_place in (False, True):
+            assert np.array_equal(
+                anonymize(frame.copy("K") if frame is not read_only else frame, in_place=in_place).image, expected
+            )
+
+
+def test_faces_at_every_border_are_covered_to_the_border() -> None:
+    """The box is found partly outside; no pixel that it touches stays."""
+    frame = np.full((120, 160, 3), 200, np.uint8)
+    for box in ([-20, 30, 30, 90], [130, 30, 180, 90], [50, -30, 100, 30], [50, 100, 100, 150], [-5, -5, 500, 500]):
+        for method in METHODS:
+            random = np.random.default_rng(0)
+            noisy = random.integers(0, 256, frame.shape, np.uint8)
+            anonymize = Anonymizer(method=method)
+            picture = noisy.copy()
+            anonymize.redact(picture, Detections(np.array([box], np.float32), np.ones(1, np.float32)))
+            x0, y0, x1, y1 = (max(0, box[0]), max(0, box[1]), min(160, box[2]), min(120, box[3]))
+            # A pixel of noise survives by chance in a channel, but no line of them does.
+            same = (picture == noisy).all(2)[y0:y1, x0:x1]
+            for edge in (same[0], same[-1], same[:, 0], same[:, -1], same):
+                assert edge.mean() < 0.1, (method, box)
+
+
+@pytest.mark.parametrize("side", [3, 6, 10, 20])
+def test_small_faces_are_overwritten_by_every_method(side: int) -> None:
+    noisy = np.random.default_rng(1).integers(0, 256, (40, 40, 3), np.uint8)
+    face = Detections(np.array([[8, 8, 8 + side, 8 + side]], np.float32), np.ones(1, np.float32))
+    for method in METHODS:
+        picture = noisy.copy()
+        Anonymizer(method=method).redact(picture, face)
+        same = (picture == noisy).all(2)[8 : 8 + side, 8 : 8 + side]
+        assert same.mean() < 0.2, method
+
+
+def test_no_face_no_change() -> None:
+    frame = np.full((90, 120, 3), 127, np.uint8)
+    result = Anonymizer()(frame)
+    assert len(result.detections) == 0
+    assert np.array_equal(result.image, frame)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 3), (33, 640), (2000, 40)])
+def test_frames_of_any_size(shape: tuple[int, int]) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    assert Anonymizer()(frame).image.shape == frame.shape
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        "frame.png",
+    ],
+)
+def test_what_is_not_a_frame_is_named(frame: object) -> None:
+    with pytest.raises(FrameError, match=r"expected .*uint8 BGR, got "):
+        Anonymizer(backend=FakeBackend())(frame)  # type: ignore[arg-type]
+
+
+def test_arguments_out_of_range_are_named() -> None:
+    with pytest.raises(InputError, match="method: expected one of dart, gaussian, pixelate, solid, got 'blur'"):
+        Anonymizer(method="blur", backend=FakeBackend())  # type: ignore[arg-type]
+    for threshold in (0, 1, -1, float("nan")):
+        with pytest.raises(InputError, match="threshold: expected"):
+            Anonymizer(threshold=threshold, backend=FakeBackend())
+    with pytest.raises(InputError, match="box_scale: expected"):
+        Anonymizer(box_scale=0.9, backend=FakeBackend())
+
+
+def test_only_the_anonymizer_makes_redacted_frames(astronaut: np.ndarray) -> None:
+    with pytest.raises(TypeError, match="made by Anonymizer only"):
+        RedactedFrame(astronaut, 0, 0.0, None, Detections.empty(), "none", gate=None)
+
+
+def test_a_lower_threshold_finds_no_fewer(astronaut: np.ndarray) -> None:
+    counts = [len(Anonymizer(threshold=threshold)(astronaut).detections) for threshold in (0.9, 0.5, 0.1)]
+    assert counts == sorted(counts)
+
+
+def test_scaling_boxes() -> None:
+    assert scale_boxes(np.array([[10, 20, 30, 60]], np.float32), 1.5).tolist() == [[5, 10, 35, 70]]
+    assert scale_boxes(np.zeros((0, 4), np.float32), 2).shape == (0, 4)
