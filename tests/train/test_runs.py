@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from dartblur_train.checkpoints import load_checkpoint, save_checkpoint
 from dartblur_train.dart_training import DartArgs, train_dart
 from dartblur_train.data.labels import DataError
