@@ -32,6 +32,12 @@ format: $(VENV)/dev ## Format the code
 clean: ## Remove the environment and what was built
 	rm -rf $(VENV) build demo *.egg-info sdk/*.egg-info cpp_ext/dartblur_ops/*.so
 
+# The wheel of opencv-python needs the system's OpenGL and X11 libraries; the headless one is the same without windows.
+define usable_opencv
+@$(BIN)/python -c 'import cv2' || { echo 'opencv-python cannot be loaded here: installing opencv-python-headless instead'; \
+	$(BIN)/pip uninstall --quiet --yes opencv-python && $(BIN)/pip install --quiet opencv-python-headless; }
+endef
+
 SOURCES := setup.py pyproject.toml $(shell find cpp_ext/csrc -type f)
 
 $(VENV)/bin/python:
@@ -41,9 +47,11 @@ $(VENV)/bin/python:
 
 $(VENV)/sdk: $(SOURCES) | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --editable . "scikit-image>=0.22"
+	$(usable_opencv)
 	touch $@
 
 $(VENV)/dev: $(SOURCES) | $(VENV)/bin/python
 	$(BIN)/pip install --quiet "$(TORCH)"
 	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(usable_opencv)
 	touch $@ $(VENV)/sdk

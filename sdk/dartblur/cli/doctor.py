@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-REQUIRED = ("numpy", "opencv-python", "onnxruntime", "av", "pillow")
+REQUIRED = {"numpy": (), "opencv-python": ("opencv-python-headless",), "onnxruntime": (), "av": (), "pillow": ()}
+"""Packages, each with others that do as well."""
 OPTIONAL = {
     "torch": "training and export: pip install 'dartblur-edge[train,export]'",
     "onnx": "export: pip install 'dartblur-edge[export]'",
@@ -28,8 +29,9 @@ def doctor() -> None:
     console.print(f"interpreter {sys.executable}")
 
     packages = Table("package", "version", "", title="Packages", title_justify="left")
-    for name in REQUIRED:
-        packages.add_row(name, _version(name) or "[red]missing[/red]", "required")
+    for name, others in REQUIRED.items():
+        found = next((package for package in (name, *others) if _version(package)), None)
+        packages.add_row(found or name, _version(found) if found else "[red]missing[/red]", "required")
     for name, purpose in OPTIONAL.items():
         packages.add_row(name, _version(name) or "-", escape(purpose))
     console.print(packages)
