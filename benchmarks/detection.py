@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from dartblur import load_bundle
+from dartblur.anonymizer import scale_boxes
 from dartblur.backends.cpu import CpuBackend
 from dartblur_train.data.cache import read_bgr
 from dartblur_train.detector_training import read_validation
@@ -38,7 +39,7 @@ def main() -> int:
     bundle = load_bundle(args.model)
     backend = CpuBackend(bundle)
     records = read_validation(args.data)[:: args.every]
-    detections, truth = [], []
+    detections, truth, sizes = [], [], []
     for record in records:
         image = read_bgr(record.path)
         scale = LONG_SIDE / max(image.shape[:2])
@@ -47,10 +48,11 @@ def main() -> int:
         found = backend.detect(image, 0.02)
         detections.append((found.boxes, found.scores))
         truth.append((record.boxes * np.float32(scale), record.ignored))
+        sizes.append(image.shape[:2])
 
     curve = average_precision(detections, truth, iou=0.5, smallest=20)
     threshold = bundle.manifest.threshold
-    figures = {
+    figures: dict[str, object] = {
         "model": f"{bundle.manifest.name} {bundle.manifest.version}",
         "pictures": len(records),
         "faces_20px": curve.faces,
@@ -60,6 +62,14 @@ def main() -> int:
     }
     for low, high in SIZES:
         figures[f"missed_{low}_{high}px"] = round(missed(detections, truth, threshold, low, high), 4)
+    figures["operating_points"] = [
+        {
+            "threshold": point,
+            **{key: round(value, 4) for key, value in at_threshold(curve, point).items()},
+            "altered_outside_faces": round(altered(detections, truth, sizes, point, bundle.manifest.box_scale), 5),
+        }
+        for point in (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+    ]
     print(json.dumps(figures, indent=2))
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
@@ -72,6 +82,21 @@ def at_threshold(curve: PrecisionRecall, threshold: float) -> dict[str, float]:
     if not kept:
         return {"precision": float("nan"), "recall": 0.0}
     return {"precision": float(curve.precision[kept - 1]), "recall": float(curve.recall[kept - 1])}
+
+
+def altered(detections: list, truth: list, sizes: list, threshold: float, box_scale: float) -> float:
+    """Share of the area outside the annotated faces that would be overwritten."""
+    changed, outside = 0, 0
+    for (boxes, scores), (faces, _), (height, width) in zip(detections, truth, sizes, strict=True):
+        covered, face = np.zeros((2, height, width), bool)
+        # The margin around a face is covered on purpose, so a face counts with a margin here.
+        grown = scale_boxes(boxes[scores >= threshold], box_scale), scale_boxes(faces, box_scale * 1.2)
+        for mask, rectangles in zip((covered, face), grown, strict=True):
+            for x0, y0, x1, y1 in rectangles:
+                mask[max(0, int(y0)) : max(0, int(np.ceil(y1))), max(0, int(x0)) : max(0, int(np.ceil(x1)))] = True
+        changed += int((covered & ~face).sum())
+        outside += int((~face).sum())
+    return changed / max(1, outside)
 
 
 def missed(detections: list, truth: list, threshold: float, low: int, high: int) -> float:

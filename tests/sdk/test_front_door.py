@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 
@@ -36,3 +37,10 @@ def test_import_is_light() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split("\n")[:2] == ["[]", "False"]
+
+
+def test_the_sdk_alone_pulls_no_torch() -> None:
+    requirements = importlib.metadata.requires("dartblur-edge") or []
+    plain = [requirement for requirement in requirements if "extra ==" not in requirement]
+    assert plain
+    assert not [requirement for requirement in plain if requirement.startswith(("torch", "onnx>", "onnxscript"))]
