@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .backends.base import Backend
 from .detections import Detections
 from .errors import InputError
-from .frame import _GATE, Frame, Image, RedactedFrame, check_image
+from .frame import Frame, Image, RedactedFrame, _Gate, check_image
 
 Method = Literal["dart", "gaussian", "pixelate", "solid"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
-def scale_boxes(boxes: np.ndarray, scale: float) -> np.ndarray:
+def scale_boxes(boxes: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
     """Boxes ``[n, 4]`` xyxy grown about their centres: twice as wide and high for a scale of 2."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = (boxes[:, 2:] - boxes[:, :2]) / 2 * scale
@@ -81,9 +82,11 @@ class Anonymizer:
         if not (in_place and image.flags.writeable and image.flags.c_contiguous):
             image = np.array(image, order="C")
         detections = self._backend.detect(image, self.threshold)
-        self.redact(image, detections)
-        return RedactedFrame(image, frame.index, frame.time, frame.pts, detections, self.method, _GATE)
+        covered = self.redact(image, detections)
+        return RedactedFrame(image, frame.index, frame.time, frame.pts, detections, covered, self.method, _Gate(image))
 
-    def redact(self, image: Image, detections: Detections) -> None:
-        """Overwrites the given faces in the image, in place."""
-        self._backend.redact(image, scale_boxes(detections.boxes, self.box_scale), self.method)
+    def redact(self, image: Image, detections: Detections) -> NDArray[np.float32]:
+        """Overwrites the given faces in the image, in place; returns the boxes ``[n, 4]`` that it has covered."""
+        covered = scale_boxes(detections.boxes, self.box_scale)
+        self._backend.redact(image, covered, self.method)
+        return covered

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -20,10 +21,13 @@ class AuditLog:
 
     ``boxes`` are xyxy in pixels of the upright picture, as they were found; ``time`` is in seconds. As a context
     manager it behaves like a sink: the file gets its name when the block ends without an error, and never otherwise.
+    Let its block enclose the sink's: then there is no log of an output that isn't there.
+
+    Attributes:
+        model: name and version of the model; set it before the first frame.
 
     Args:
         path: the file to write.
-        model: name and version of the model.
         sources: files that it must never write over.
         overwrite: whether the file may exist.
 
@@ -31,13 +35,16 @@ class AuditLog:
         SinkError: it exists, or can't be written.
     """
 
-    def __init__(self, path: Path, model: str, *, sources: Iterable[Path] = (), overwrite: bool = False) -> None:
+    def __init__(self, path: Path, *, sources: Iterable[Path] = (), overwrite: bool = False) -> None:
         from .stream.files import PendingFile, check_target
 
-        check_target(path, sources, overwrite)
-        self._model = model
-        self._pending = PendingFile(path, overwrite)
-        self._file: TextIOWrapper = self._pending.path.open("w", encoding="utf-8")
+        self.model = ""
+        try:
+            check_target(path, sources, overwrite)
+            self._pending = PendingFile(path, overwrite)
+            self._file: TextIOWrapper = self._pending.path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise SinkError(f"{path}: can't be written: {error.strerror}: choose another name") from error
 
     def record(self, frame: RedactedFrame, source: str) -> None:
         """Adds one frame.
@@ -52,10 +59,22 @@ class AuditLog:
             "boxes": [[round(float(value), 2) for value in box] for box in frame.detections.boxes],
             "scores": [round(float(score), 4) for score in frame.detections.scores],
             "method": frame.method,
-            "model": self._model,
+            "model": self.model,
         }
         try:
             self._file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def flush(self) -> None:
+        """Brings all to the disk, so that what is left to do when the block ends needs no space.
+
+        Raises:
+            SinkError: the disk is full.
+        """
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
         except OSError as error:
             raise self._failed(error) from error
 

@@ -166,8 +166,11 @@ def _check_ranges(manifest: Manifest, source: str) -> None:
     }
     for name, (low, high) in ranges.items():
         value = getattr(manifest, name)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-            raise BundleError(f"{source}: {name}: expected a number from {low} to {high}, got {value!r}")
+        # Bounds that are whole numbers are those of pixels.
+        kind = int if isinstance(low, int) else (int, float)
+        if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
+            what = "a whole number" if kind is int else "a number"
+            raise BundleError(f"{source}: {name}: expected {what} from {low} to {high}, got {value!r}")
     if not isinstance(manifest.files, dict):
         raise BundleError(f"{source}: files: expected names and their sha256, got {manifest.files!r}")
 
@@ -183,5 +186,5 @@ def _read_zip(root: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(root) as archive:
             return {name: archive.read(name) for name in (MANIFEST, *GRAPHS) if name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
         raise BundleError(f"{root}: expected a model bundle (folder or .zip): {error}") from error

@@ -30,6 +30,11 @@ class Detections:
             raise ValueError(
                 f"expected boxes [n, 4] and scores [n], got {list(self.boxes.shape)} and {list(self.scores.shape)}"
             )
+        if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
+            raise ValueError("expected finite boxes and scores, got NaN or infinity: the detector is broken")
+        if not (self.boxes[:, 2:] > self.boxes[:, :2]).all():
+            # A face that covers no pixel would count as found and stay clear.
+            raise ValueError("expected boxes with x0 < x1 and y0 < y1, got a box of no area: the detector is broken")
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -17,8 +17,14 @@ from .errors import FrameError
 Image = NDArray[np.uint8]
 """Pixels: uint8 ``[H, W, 3]``, BGR, 0..255."""
 
-_GATE = object()
-"""Known to this module and the anonymizer alone; without it no `RedactedFrame` can be made."""
+
+class _Gate:
+    """The anonymizer's word that it has overwritten these pixels, and no others."""
+
+    __slots__ = ("image",)
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
 
 
 def check_image(image: Any) -> Image:
@@ -59,6 +65,7 @@ class RedactedFrame:
         image: uint8 ``[H, W, 3]`` BGR.
         index, time, pts: those of the clear frame.
         detections: the faces, where they were found and how surely.
+        covered: float32 ``[n, 4]``, xyxy pixels: what was overwritten, the faces' boxes grown by the box scale.
         method: how they were overwritten: ``dart``, ``gaussian``, ``pixelate`` or ``solid``.
     """
 
@@ -67,9 +74,10 @@ class RedactedFrame:
     time: float
     pts: int | None
     detections: Detections
+    covered: NDArray[np.float32]
     method: str
     gate: Any = field(repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.gate is not _GATE:
+        if not isinstance(self.gate, _Gate) or self.gate.image is not self.image:
             raise TypeError("a RedactedFrame is made by Anonymizer only: hand it the clear frame")

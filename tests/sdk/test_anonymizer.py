@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import skimage.data
 
-from dartblur import Anonymizer, FrameError, InputError, RedactedFrame
+from dartblur import Anonymizer, BackendError, FrameError, InputError, RedactedFrame, load_bundle
 from dartblur.anonymizer import METHODS, scale_boxes
+from dartblur.backends.cpu import CpuBackend
 from dartblur.backends.fake import FakeBackend
 from dartblur.detections import Detections
 
@@ -137,7 +140,53 @@ def test_arguments_out_of_range_are_named() -> None:
 
 def test_only_the_anonymizer_makes_redacted_frames(astronaut: np.ndarray) -> None:
     with pytest.raises(TypeError, match="made by Anonymizer only"):
-        RedactedFrame(astronaut, 0, 0.0, None, Detections.empty(), "none", gate=None)
+        RedactedFrame(astronaut, 0, 0.0, None, Detections.empty(), np.zeros((0, 4), np.float32), "none", gate=None)
+    redacted = Anonymizer(backend=FakeBackend())(astronaut)
+    with pytest.raises(TypeError, match="made by Anonymizer only"):
+        dataclasses.replace(redacted, image=astronaut)
+
+
+def test_a_box_over_the_border_is_pixelated_where_it_is_seen() -> None:
+    noisy = np.random.default_rng(2).integers(0, 256, (100, 100, 3), np.uint8)
+    picture = noisy.copy()
+    Anonymizer(method="pixelate").redact(
+        picture, Detections(np.array([[-90, 0, 8, 100]], np.float32), np.ones(1, np.float32))
+    )
+    assert (picture == noisy).all(2)[:, :8].mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [([[5, 5, 5, 9]], "no area"), ([[9, 9, 5, 5]], "no area"), ([[0, 0, float("nan"), 5]], "finite")],
+)
+def test_detections_that_could_not_be_covered_are_refused(boxes: list[list[float]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Detections(np.array(boxes, np.float32), np.ones(1, np.float32))
+
+
+class Broken:
+    """A network that says what it is told."""
+
+    def __init__(self, boxes: list[list[float]], scores: list[float]) -> None:
+        self.answer = [np.array([boxes], np.float32), np.array([scores], np.float32)]
+
+    def run(self, *_: object) -> list[np.ndarray]:
+        return self.answer
+
+
+def test_a_broken_network_fails_closed() -> None:
+    """An inverted or flat box is covered, a score or box that is no number stops."""
+    backend = CpuBackend(load_bundle())
+    frame = np.full((640, 640, 3), 200, np.uint8)
+    backend._detector = Broken([[300, 300, 100, 100], [500, 500, 500, 520]], [0.9, 0.8])
+    redacted = Anonymizer(method="solid", backend=backend)(frame)
+    assert len(redacted.detections) == 2
+    assert not redacted.image[100:300, 100:300].any()
+    assert not redacted.image[500:520, 500].any()
+    for boxes, scores in (([[0, 0, 9, 9]], [float("nan")]), ([[0, 0, float("inf"), 9]], [0.9])):
+        backend._detector = Broken(boxes, scores)
+        with pytest.raises((BackendError, ValueError), match="finite"):
+            Anonymizer(backend=backend)(frame)
 
 
 def test_a_lower_threshold_finds_no_fewer(astronaut: np.ndarray) -> None:

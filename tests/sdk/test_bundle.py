@@ -9,6 +9,7 @@ import pytest
 
 import dartblur
 from dartblur import BundleError, load_bundle
+from dartblur.backends.cpu import CpuBackend
 from dartblur.bundle import GRAPHS, Manifest, parse_manifest
 
 
@@ -55,7 +56,14 @@ def test_a_bundle_from_the_future_is_refused(copy: Path) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("threshold", 2), ("threshold", "high"), ("box_scale", 0.5), ("patch_size", True), ("files", [])],
+    [
+        ("threshold", 2),
+        ("threshold", "high"),
+        ("box_scale", 0.5),
+        ("patch_size", True),
+        ("patch_size", 64.5),
+        ("files", []),
+    ],
 )
 def test_values_out_of_range_are_named(copy: Path, field: str, value: object) -> None:
     manifest = json.loads((copy / "manifest.json").read_text())
@@ -86,3 +94,10 @@ def test_what_is_not_a_bundle(tmp_path: Path) -> None:
 def test_detector_sizes(frame: tuple[int, int], size: tuple[int, int]) -> None:
     manifest = Manifest("a", "1", "x", 0.4, 1.1, 64, 1.6)
     assert manifest.detector_size(*frame) == size
+
+
+def test_a_generator_of_another_patch_size_is_refused(copy: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"patch_size": 32}))
+    with pytest.raises(BundleError, match=r"generator.onnx: expected patches \[3, 32, 32\]"):
+        CpuBackend(load_bundle(copy))

@@ -41,6 +41,12 @@ class CpuBackend:
         self.model_name = f"{manifest.name} {manifest.version}"
         self._detector = _session(bundle, "detector.onnx", threads)
         self._generator = _session(bundle, "generator.onnx", threads)
+        expected = [3, manifest.patch_size, manifest.patch_size]
+        if (shape := self._generator.get_inputs()[0].shape)[1:] != expected:
+            raise BundleError(
+                f"{bundle.source}: generator.onnx: expected patches {expected} as the manifest says, got {shape[1:]}: "
+                "export the bundle again"
+            )
         self._input: NDArray[np.float32] | None = None
 
     def detect(self, image: Image, threshold: float) -> Detections:
@@ -50,14 +56,18 @@ class CpuBackend:
             self._input = np.empty((3, *size), np.float32)
         pixels, scale = ops.letterbox(image, size, out=self._input)
         boxes, scores = self._detector.run(None, {"image": pixels[None]})
-        if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
-            raise BackendError("the detector's output is not finite: the model is broken, export or copy it again")
+        if not np.isfinite(scores).all():
+            # Such a score is below any threshold, so its face would be missed without a word.
+            raise BackendError("the detector's scores are not finite: the model is broken, export or copy it again")
         strong = np.flatnonzero(scores[0] >= threshold)
         return self._suppress(boxes[0, strong] / np.float32(scale), scores[0, strong])
 
     def _suppress(self, boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> Detections:
         if not len(boxes):
             return Detections.empty()
+        # Whatever a model says, a face that was found has an area, so that it gets covered.
+        low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
+        boxes = np.concatenate([low, np.maximum(high, low + 1)], 1)
         sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
         kept = cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), 0.0, self._manifest.nms_iou)
         keep = np.asarray(kept, int).reshape(-1)
@@ -85,8 +95,11 @@ class CpuBackend:
 
 def _pixelate(image: Image, boxes: NDArray[np.float32]) -> None:
     """Eight blocks across a face, but none smaller than `SMALLEST_BLOCK`: a block of one pixel hides nothing."""
+    height, width = image.shape[:2]
     for box in boxes:
-        side = float(min(box[2] - box[0], box[3] - box[1]))
+        # Of a box that reaches over the border only what is visible is divided into blocks.
+        visible = np.clip(box, 0, (width, height, width, height))
+        side = float(min(visible[2] - visible[0], visible[3] - visible[1]))
         ops.pixelate(image, box[None], blocks=max(1, min(BLOCKS, int(side / SMALLEST_BLOCK))))
 
 

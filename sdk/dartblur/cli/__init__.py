@@ -1,6 +1,6 @@
 """The command ``dartblur``.
 
-Exit codes: 0 done; 2 bad usage or input; 3 stopped because anonymization failed; 130 or 143 interrupted; 1 a bug.
+Exit codes: 0 done; 2 bad usage or input; 3 stopped because anonymization failed; 129, 130 or 143 interrupted; 1 a bug.
 """
 
 from __future__ import annotations
@@ -55,5 +55,13 @@ def main() -> None:
     try:
         app()
     except DartBlurError as error:
-        print(f"dartblur: {error}", file=sys.stderr)
+        # One line, whatever a library or a file name has brought into the message.
+        print("dartblur: " + " ".join(str(error).splitlines()), file=sys.stderr)
         sys.exit(error.exit_code)
+    except ImportError as error:
+        # Such as the OpenGL library that opencv-python's wheel wants and small systems lack.
+        print(
+            f"dartblur: {error}: run 'dartblur doctor'; for libGL install libgl1, or opencv-python-headless",
+            file=sys.stderr,
+        )
+        sys.exit(2)

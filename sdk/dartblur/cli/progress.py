@@ -25,6 +25,9 @@ class Report(Protocol):
 @contextmanager
 def progress(frames: int | None) -> Iterator[Report]:
     """Shows the numbers that it is told, of this many frames (None: unknown)."""
+    if sys.stderr is None:  # a service that was started with it closed
+        yield lambda summary: None
+        return
     if not sys.stderr.isatty():
         yield _every(_LINE_EVERY_S, lambda summary: print(_line(summary, frames), file=sys.stderr, flush=True))
         return

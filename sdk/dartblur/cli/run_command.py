@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .signals import Stopper
 
 _SIGNALLED = 128
-"""Added to a signal's number this is the exit code of shells: 130 for Ctrl-C, 143 for SIGTERM."""
+"""Added to a signal's number this is the exit code of shells: 130 for Ctrl-C, 143 for SIGTERM, 129 for a hang-up."""
 
 
 def run(
@@ -79,16 +79,19 @@ def process(
     from ..stream import run as run_pipeline
     from .progress import progress
 
-    # Whatever is opened later is finished or discarded earlier; the cheap checks come before the model is loaded.
+    # Whatever is opened later is finished or discarded earlier: the log gets its name after the output that it is of.
+    # The cheap checks come before the model is loaded.
     with ExitStack() as stack:
         source = stack.enter_context(open_source(source_uri, keep_going=keep_going))
         stopper.recording = source.info.live
+        audit = None
+        if audit_path is not None:
+            audit = stack.enter_context(_open_audit(audit_path, source, sink_uri, overwrite))
         sink = stack.enter_context(open_sink(sink_uri, source, overwrite=overwrite, quality=quality))
         backend = load_backend(model)
         anonymizer = make_anonymizer(backend)
-        audit = None
-        if audit_path is not None:
-            audit = stack.enter_context(_open_audit(audit_path, source, sink_uri, backend.model_name, overwrite))
+        if audit is not None:
+            audit.model = backend.model_name
         for notice in source.notices + sink.notices:
             print(f"dartblur: {notice}", file=sys.stderr)
         with progress(source.info.frames) as report:
@@ -105,13 +108,13 @@ def load_backend(model: Path | None) -> Backend:
     return CpuBackend(load_bundle(model))
 
 
-def _open_audit(path: Path, source: Source, sink_uri: str, model_name: str, overwrite: bool) -> AuditLog:
+def _open_audit(path: Path, source: Source, sink_uri: str, overwrite: bool) -> AuditLog:
     from ..audit import AuditLog
     from ..errors import SinkError
 
     if path.resolve() == Path(sink_uri).resolve():
         raise SinkError(f"{path}: the audit log and the output need two names")
-    return AuditLog(path, model_name, sources=source.files, overwrite=overwrite)
+    return AuditLog(path, sources=source.files, overwrite=overwrite)
 
 
 def _tell(summary: Summary, sink_uri: str) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run cleanly."""
+"""Ctrl-C, SIGTERM and a terminal that goes away end a run cleanly."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
@@ -33,16 +35,17 @@ class Stopper:
         if self.recording and not self.event.is_set():
             self.event.set()
             return
-        for each in (signal.SIGINT, signal.SIGTERM):
+        for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)  # tidying up isn't to be interrupted
         raise Interrupted(number)
 
 
 @contextmanager
 def on_signals() -> Iterator[Stopper]:
-    """In this block the two signals go to a `Stopper`."""
+    """In this block the signals go to a `Stopper`, but for those that the caller has switched off, as nohup does."""
     stopper = Stopper()
-    before = {number: signal.signal(number, stopper) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stopper) for number in heard}
     try:
         yield stopper
     finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..errors import SinkError, SourceError
 from .base import Sink, Skipped, Source, SourceInfo
+from .files import reason
 from .image_files import ImageSink, ImageSource, is_picture, open_folder, open_pattern
 from .pipeline import Summary, run
 from .video_sink import DEFAULT_QUALITY, VideoSink, container_for
@@ -31,7 +32,15 @@ def open_source(uri: str | Path, *, keep_going: bool = False) -> Source:
     Raises:
         SourceError: missing, empty, cut short, not media, or an absent device.
     """
-    text = str(uri)
+    if not str(uri):
+        raise SourceError("source: expected a file, folder, pattern or camera, got an empty name")
+    try:
+        return _source(str(uri), keep_going)
+    except OSError as error:  # a name too long, a folder on the way that isn't readable
+        raise SourceError(f"{uri}: can't be read: {reason(error)}") from error
+
+
+def _source(text: str, keep_going: bool) -> Source:
     if text.isdigit() and not Path(text).exists():
         return camera(text)
     if text.startswith("v4l2://"):
@@ -63,11 +72,16 @@ def open_sink(uri: str | Path, source: Source, *, overwrite: bool = False, quali
         SinkError: it exists, isn't writable, or can't take what the source gives.
     """
     path = Path(uri)
+    if not str(uri):
+        raise SinkError("sink: expected a file or folder, got an empty name")
     if "://" in str(uri):
         raise SinkError(f"{uri}: expected a file or folder, got another scheme")
-    if isinstance(source, ImageSource):
-        return ImageSink(path, source, overwrite=overwrite)
-    if isinstance(source, VideoSource):
-        container_for(path)
-        return VideoSink(path, source, overwrite=overwrite, quality=quality)
+    try:
+        if isinstance(source, ImageSource):
+            return ImageSink(path, source, overwrite=overwrite)
+        if isinstance(source, VideoSource):
+            container_for(path)
+            return VideoSink(path, source, overwrite=overwrite, quality=quality)
+    except OSError as error:  # a name too long, a folder on the way that isn't readable
+        raise SinkError(f"{uri}: can't be written: {reason(error)}: choose another name") from error
     raise SinkError(f"{uri}: expected a source from open_source, got {type(source).__name__}")

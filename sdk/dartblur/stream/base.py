@@ -93,7 +93,10 @@ class Sink(ABC):
     Attributes:
         uri: what the sink was opened by.
         notices: what the output does not carry, one line each.
+        remains: what there is of it after a run that failed, for messages.
     """
+
+    remains = "nothing was written"
 
     def __init__(self, uri: str) -> None:
         self.uri = uri

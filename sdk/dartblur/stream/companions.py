@@ -1,7 +1,7 @@
-"""The streams that travel with a video: sound and subtitles, copied packet by packet.
+"""The streams that travel with a video: sound and subtitles of text, copied packet by packet.
 
 They are read from the source a second time, apart from the pictures, so that no packet waits in a queue of frames.
-Only sound and subtitles are ever copied: any other kind of stream may hold pictures with clear faces.
+Nothing else is ever copied: any other kind of stream, subtitles of bitmaps too, may hold pictures with clear faces.
 """
 
 from __future__ import annotations
@@ -14,14 +14,18 @@ from av.packet import Packet
 
 from ..errors import SinkError, SourceError
 from .files import reason
+from .private_data import without_pictures
 from .video_source import VideoSource
 
 _BIG_TAG = 2000
 """Longer tags are not text but embedded pictures."""
 
+_TEXT_SUBTITLES = 1 << 17
+"""FFmpeg's property of codecs (AV_CODEC_PROP_TEXT_SUB) whose subtitles are text."""
+
 
 class Companions:
-    """Copies the sound and subtitles of a video file.
+    """Copies the sound and the subtitles of text of a video file.
 
     Args:
         source: the video.
@@ -66,12 +70,15 @@ class Companions:
             if stream.type == "video":
                 continue  # the source has said what becomes of these
             name = f"{stream.type} stream {stream.index}"
-            if stream.type not in ("audio", "subtitle"):
-                self.notices.append(f"left out: {name}, only sound and subtitles are copied")
+            if not _is_copied(stream):
+                self.notices.append(f"left out: {name}, only sound and subtitles of text are copied")
                 continue
-            codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
+            context = stream.codec_context
+            codec = context.name if context is not None else "unknown"
             try:
                 copy = output.add_stream_from_template(stream)
+                if context is not None and context.extradata:
+                    copy.codec_context.extradata = without_pictures(codec, context.extradata)
             except (ValueError, av.error.FFmpegError, AttributeError) as error:
                 if stream.type == "subtitle":
                     self.notices.append(f"left out: {name}, {suffix} doesn't take {codec}")
@@ -99,6 +106,13 @@ class Companions:
                 return
             if packet.size and packet.dts is not None and not packet.is_corrupt:
                 yield packet
+
+
+def _is_copied(stream: Any) -> bool:
+    if stream.type != "subtitle":
+        return bool(stream.type == "audio")
+    context = stream.codec_context
+    return context is not None and bool(int(context.codec.properties) & _TEXT_SUBTITLES)
 
 
 def text_tags(tags: dict[str, str]) -> dict[str, str]:

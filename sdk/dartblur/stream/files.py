@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,8 @@ def check_target(target: Path, sources: Iterable[Path], overwrite: bool) -> None
     """
     if target.is_dir():
         raise SinkError(f"{target}: expected a file name, got a folder: name the file to write")
+    if target.exists() and not target.is_file():
+        raise SinkError(f"{target}: expected a file name, got a device or pipe: name the file to write")
     if not target.parent.is_dir():
         raise SinkError(f"{target}: the folder {target.parent} does not exist: create it first")
     if not os.path.lexists(target):
@@ -47,7 +50,9 @@ class PendingFile:
 
     def __init__(self, target: Path, overwrite: bool) -> None:
         self.target = target
-        self.path = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        # Chance, because process numbers repeat: in containers they are often the same in every run. Cut short, because
+        # a file name has at most 255 bytes.
+        self.path = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.partial")
         self._overwrite = overwrite
         try:
             # Taken at once, so that a folder that can't be written to is refused before any work is done.

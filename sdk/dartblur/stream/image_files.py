@@ -23,15 +23,16 @@ class ImageSource(Source):
         uri: what names them.
         paths: the files.
         root: their common folder, whose layout the sink mirrors; None for a single file.
+        deep: whether all that is below the root is searched, so that pictures written there would be found next time.
     """
 
-    def __init__(self, uri: str, paths: Sequence[Path], root: Path | None) -> None:
+    def __init__(self, uri: str, paths: Sequence[Path], root: Path | None, *, deep: bool = False) -> None:
         super().__init__()
-        self.root = root
+        self.root, self.deep = root, deep
         self.paths = list(paths)
         self.info = SourceInfo(uri=uri, width=0, height=0, frames=len(self.paths))
         self._kept: dict[int, picture.Keep] = {}
-        self._names: dict[int, str] = {}
+        self._done: list[Path] = []
 
     def __iter__(self) -> Iterator[Frame]:
         """The pictures, upright; `time` is 0.
@@ -39,7 +40,6 @@ class ImageSource(Source):
         Raises:
             SourceError: a single file can't be read.
         """
-        index = 0
         for path in self.paths:
             try:
                 image, keep = picture.read(path)
@@ -48,9 +48,10 @@ class ImageSource(Source):
                     raise
                 self.skipped.append(Skipped(str(path), str(error)))
                 continue
-            self._kept[index], self._names[index] = keep, str(path)
+            index = len(self._done)
+            self._done.append(path)
+            self._kept[index] = keep
             yield Frame(image, index)
-            index += 1
 
     @property
     def files(self) -> list[Path]:
@@ -58,8 +59,8 @@ class ImageSource(Source):
         return self.paths
 
     def name_of(self, index: int) -> str:
-        """The file of this frame; asked once, after the frame was written."""
-        return self._names.pop(index)
+        """The file of this frame."""
+        return str(self._done[index])
 
     def take(self, index: int) -> picture.Keep:
         """What the output of this frame has to keep; asked once."""
@@ -90,6 +91,7 @@ class ImageSink(Sink):
         if source.root is None:
             self._check_file(source.paths[0])
         else:
+            self.remains = "this picture was not written; those that were finished before it stay"
             self._check_folder(source.root)
 
     def _write(self, frame: RedactedFrame) -> None:
@@ -98,8 +100,10 @@ class ImageSink(Sink):
         try:
             self._make(target.parent)
             self._pending = PendingFile(target, self._overwrite)
-            picture.write(self._pending.path, frame.image, keep)
-        except OSError as error:
+            picture.write(self._pending.path, frame.image, frame.covered, keep)
+        except SinkError:
+            raise
+        except (OSError, ValueError, RuntimeError) as error:
             raise SinkError(
                 f"{target}: can't be written: {reason(error)}: free some space or choose another folder"
             ) from error
@@ -143,7 +147,7 @@ class ImageSink(Sink):
         if not self._path.exists() and not self._path.parent.is_dir():
             raise SinkError(f"{self._path}: the folder {self._path.parent} does not exist: create it first")
         inside, outside = self._path.resolve(), root.resolve()
-        if inside == outside or outside in inside.parents:
+        if self._source.deep and (inside == outside or outside in inside.parents):
             raise SinkError(f"{self._path}: lies in the source folder {root}: choose a folder outside of it")
         nearest = self._path if self._path.is_dir() else self._path.parent
         if not os.access(nearest, os.W_OK | os.X_OK):
@@ -165,11 +169,14 @@ def open_folder(folder: Path) -> ImageSource:
     Raises:
         SourceError: there is none.
     """
-    try:
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    except OSError as error:
-        raise SourceError(f"{folder}: can't be listed: {reason(error)}") from error
-    return _several(str(folder), files, folder)
+    locked: list[OSError] = []
+    files = [Path(at) / name for at, _, names in os.walk(folder, onerror=locked.append) for name in names]
+    files = sorted(path for path in files if path.is_file() and not path.name.startswith("."))
+    if locked and not files:
+        raise SourceError(f"{locked[0].filename}: can't be listed: {reason(locked[0])}")
+    source = _several(str(folder), files, folder, deep=True)
+    source.notices += [f"left out: {error.filename}, can't be listed: {reason(error)}" for error in locked]
+    return source
 
 
 def open_pattern(pattern: str) -> ImageSource:
@@ -181,15 +188,16 @@ def open_pattern(pattern: str) -> ImageSource:
     matches = glob(pattern, recursive=True)  # noqa: PTH207 (a pattern may begin anywhere; Path.glob needs its root)
     files = sorted(path for path in map(Path, matches) if path.is_file())
     fixed = pattern.split("*")[0].split("?")[0].split("[")[0]
-    return _several(pattern, files, Path(fixed) if fixed.endswith("/") else Path(fixed).parent)
+    root = Path(fixed) if fixed.endswith("/") else Path(fixed).parent
+    return _several(pattern, files, root, deep="/" in pattern[len(fixed) :])
 
 
-def _several(uri: str, files: Sequence[Path], root: Path) -> ImageSource:
+def _several(uri: str, files: Sequence[Path], root: Path, deep: bool) -> ImageSource:
     paths = [path for path in files if is_picture(path)]
     if not paths:
         known = ", ".join(picture.SUFFIXES)
         raise SourceError(f"{uri}: expected pictures ({known}), got none among {len(files)} files")
-    source = ImageSource(uri, paths, root)
+    source = ImageSource(uri, paths, root, deep=deep)
     if len(paths) < len(files):
         source.notices.append(f"left out: {len(files) - len(paths)} files that are not pictures")
     return source

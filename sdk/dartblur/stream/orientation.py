@@ -21,7 +21,6 @@ ROTATION = {1: 0, 2: 0, 3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}
 _BACK = {6: 8, 8: 6}
 """The orientation that undoes another; the rest undo themselves."""
 
-_UNIT = 1 << 16
 _FROM_MATRIX = {
     (1, 0, 0, 1): 1,
     (-1, 0, 0, 1): 2,
@@ -68,9 +67,18 @@ def to_stored(image: Image, orientation: int) -> Image:
 def from_display_matrix(matrix: Sequence[int] | None) -> int:
     """The EXIF orientation of a display matrix (nine numbers, 16.16 fixed point; None is upright).
 
-    A matrix that turns by anything but quarters or that scales counts as upright: it still travels to the output.
+    A matrix that scales, or turns by other than quarters, counts as the nearest quarter: the detector finds faces that
+    lean, but not such that lie. The matrix itself still travels to the output.
     """
     if matrix is None:
         return UPRIGHT
-    a, b, c, d = (round(matrix[i] / _UNIT) if matrix[i] % _UNIT == 0 else 2 for i in (0, 1, 3, 4))
-    return _FROM_MATRIX.get((a, b, c, d), UPRIGHT)
+    a, b, c, d = (matrix[i] for i in (0, 1, 3, 4))
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        b = c = 0
+    else:
+        a = d = 0
+    return _FROM_MATRIX.get((_sign(a), _sign(b), _sign(c), _sign(d)), UPRIGHT)
+
+
+def _sign(number: int) -> int:
+    return (number > 0) - (number < 0)

@@ -8,7 +8,6 @@ anew from the redacted pixels, the colour profile, and the EXIF fields one by on
 from __future__ import annotations
 
 import io
-import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +22,17 @@ from PIL import (  # every plugin registers one of the formats; the rest of Pill
     JpegImagePlugin,
     PngImagePlugin,  # noqa: F401
     TiffImagePlugin,
+    UnidentifiedImageError,
     WebPImagePlugin,  # noqa: F401
 )
 from PIL import Image as Pillow
 
+import dartblur_ops as ops
+
 from ..errors import SourceError
 from ..frame import Image
 from . import orientation
+from .files import reason
 
 SUFFIXES = {
     ".jpg": "JPEG",
@@ -54,6 +57,8 @@ _NOT_COPIED = {
     0x8769, 0x8825, 0xA005,  # pointers to the groups of fields, which are built anew
 }  # fmt: skip
 _ORIENTATION = 0x0112
+_GROUPS = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}
+"""The groups of fields that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,41 +103,50 @@ def read(path: Path) -> tuple[Image, Keep]:
                 return _take_apart(path, picture, data)
     except SourceError:
         raise
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        KeyError,
-        struct.error,
-        Warning,
-        Pillow.DecompressionBombError,
-    ) as error:
-        what = (
-            "the file is empty" if isinstance(error, OSError) and path.is_file() and not path.stat().st_size else error
-        )
-        raise SourceError(
-            f"{path}: can't be read as a picture: {str(what).splitlines()[0] if str(what) else what!r}"
-        ) from error
+    except Exception as error:
+        # Damaged notes make Pillow raise almost anything; one such picture isn't to end the run over a folder.
+        raise SourceError(f"{path}: can't be read as a picture: {_what(error, path)}") from error
 
 
-def write(path: Path, image: Image, keep: Keep) -> None:
+def write(path: Path, image: Image, covered: NDArray[np.float32], keep: Keep) -> None:
     """Writes redacted pixels (upright BGR) in the format and with the notes of their source.
+
+    Args:
+        path: the file to write.
+        image: uint8 ``[H, W, 3]`` BGR, upright.
+        covered: boxes ``[n, 4]``, xyxy pixels, that were overwritten: they become opaque, since the outline of a face
+            can stand in the alpha channel too.
+        keep: what `read` gave.
 
     Raises:
         OSError: it can't be written.
+        ValueError, RuntimeError: the format can't take it, as Pillow says.
     """
     stored = orientation.to_stored(image, keep.orientation)
     pixels = cv2.cvtColor(stored, cv2.COLOR_BGR2GRAY if keep.grey else cv2.COLOR_BGR2RGB)
     picture = Pillow.fromarray(np.ascontiguousarray(pixels))
     if keep.alpha is not None:
-        picture.putalpha(Pillow.fromarray(keep.alpha))
+        hidden = np.zeros((*image.shape[:2], 3), np.uint8)
+        ops.solid(hidden, covered, (255, 255, 255))
+        opaque = orientation.to_stored(hidden, keep.orientation)[..., 0]
+        picture.putalpha(Pillow.fromarray(np.maximum(keep.alpha, opaque)))
     notes: dict[str, Any] = {"icc_profile": keep.icc} if keep.icc else {}
     if keep.format == "TIFF":
-        notes["tiffinfo"] = _tiff_fields(keep.exif)
+        fields = notes["tiffinfo"] = _tiff_fields(keep.exif)
+        if not _GROUPS.intersection(fields):
+            # Pillow hands compressed pictures to a library that can't write groups of fields: those stay uncompressed.
+            notes["compression"] = "tiff_lzw"
     elif keep.exif and keep.format != "BMP":
         notes["exif"] = keep.exif
     picture.save(path, keep.format, **keep.options, **notes)
+
+
+def _what(error: Exception, path: Path) -> str:
+    """What is wrong with a file that Pillow couldn't read."""
+    if isinstance(error, UnidentifiedImageError):
+        known = ", ".join(sorted(set(SUFFIXES.values())))
+        return f"expected {known}, got something else" if path.stat().st_size else "the file is empty"
+    return reason(error).splitlines()[0]
 
 
 def _check(path: Path, picture: Pillow.Image, data: bytes) -> None:
@@ -184,8 +198,6 @@ def _writer_options(picture: Pillow.Image, data: bytes) -> dict[str, Any]:
     elif picture.format == "WEBP":
         options.pop("dpi", None)
         options |= {"lossless": b"VP8L" in data[:64], "quality": JPEG_QUALITY, "exact": True}
-    elif picture.format == "TIFF":
-        options["compression"] = "tiff_lzw"
     return options
 
 
@@ -193,7 +205,7 @@ def _clean_exif(old: Pillow.Exif) -> bytes:
     """The fields one by one, without the thumbnail's group and without fields that may hold pictures."""
     new = Pillow.Exif()
     new.update(_plain(old))
-    for group in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+    for group in sorted(_GROUPS):
         fields = _plain(old.get_ifd(group))
         if fields:
             new[group] = fields

@@ -104,7 +104,14 @@ def run(
     crew.start(write, "write")
     with crew:
         for frame in clear:
-            hidden = _anonymize(anonymizer, frame)
+            try:
+                # The redacted pixels are the clear frame's own, overwritten: no clear copy stays behind.
+                hidden = anonymizer(frame, in_place=True)
+            except Exception as error:
+                raise FailClosedError(
+                    f"{source.name_of(frame.index)}: frame {frame.index}: anonymization failed "
+                    f"({type(error).__name__}: {error}): stopped, {sink.remains}"
+                ) from error
             redacted.put(hidden)
             summary.frames += 1
             summary.faces += len(hidden.detections)
@@ -114,19 +121,11 @@ def run(
                 on_progress(summary)
         redacted.end()
         crew.wait()
+        if audit is not None:
+            audit.flush()
     summary.damaged = source.damaged
     summary.seconds = time.monotonic() - began
     return summary
-
-
-def _anonymize(anonymizer: Anonymizer, frame: Frame) -> RedactedFrame:
-    """The redacted frame. Its pixels are the clear frame's own, overwritten: no clear copy stays behind."""
-    try:
-        return anonymizer(frame, in_place=True)
-    except Exception as error:
-        raise FailClosedError(
-            f"frame {frame.index}: anonymization failed ({type(error).__name__}: {error}): stopped, nothing was written"
-        ) from error
 
 
 class _StoppedError(Exception):

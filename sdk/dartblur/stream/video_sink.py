@@ -163,6 +163,8 @@ class VideoSink(Sink):
         self._output.metadata.update(text_tags(self._source.container.metadata))
         self._stream.metadata.update(text_tags(self._source.stream.metadata))
         chapters = self._source.container.chapters()
+        for chapter in chapters:
+            chapter["metadata"] = text_tags(chapter["metadata"])
         if chapters:
             self._output.set_chapters(chapters)
 

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,18 @@ import av
 import cv2
 import numpy as np
 import pytest
+
+SDK = Path(__file__).parents[3] / "sdk"
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder with three of them."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        cv2.imwrite(str(folder / name), np.full((64, 64, 3), 200, np.uint8))
+    return folder
 
 
 def frames_in(path):
@@ -75,6 +89,31 @@ def test_bad_options(call, clip, tmp_path, options, words):
     refused(call("run", clip, tmp_path / "out.mp4", *options), tmp_path, *words)
 
 
+def test_bad_names(call, clip, tmp_path):
+    long = "x" * 300
+    refused(call("run", tmp_path / long, tmp_path / "out.mp4"), tmp_path, "File name too long")
+    refused(call("run", clip, tmp_path / f"{long}.mp4"), tmp_path, "File name too long")
+    refused(call("run", clip, tmp_path / "out.mp4", "--audit", tmp_path / long), tmp_path, "File name too long")
+    refused(call("run", "", tmp_path / "out.mp4"), tmp_path, "empty name")
+    refused(call("run", clip, ""), tmp_path, "empty name")
+    refused(call("run", tmp_path / "two\nlines.mp4", tmp_path / "out.mp4"), tmp_path, "no such file")
+
+
+def test_a_device_is_not_replaced(call, clip, tmp_path):
+    """Root could: ``--audit /dev/null --overwrite``."""
+    pipe = tmp_path / "log"
+    os.mkfifo(pipe)
+    refused(call("run", clip, tmp_path / "out.mp4", "--audit", pipe, "--overwrite"), tmp_path, "got a device or pipe")
+    assert pipe.is_fifo()
+
+
+def test_a_closed_stderr(clip, tmp_path):
+    program = "import sys; sys.stderr = None\nfrom dartblur.cli.progress import progress\n"
+    program += "with progress(3) as report: report(None)"
+    done = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": str(SDK)}, check=False)
+    assert done.returncode == 0
+
+
 def test_bad_targets(call, clip, tmp_path):
     refused(call("run", clip, tmp_path / "no" / "out.mp4"), tmp_path, "does not exist")
     refused(call("run", clip, tmp_path / "out.xyz"), tmp_path, ".xyz", ".mp4")
@@ -124,9 +163,21 @@ def test_an_anonymizer_that_fails_stops_with_code_3(call, clip, tmp_path):
     code, out, err = call("run", clip, tmp_path / "out.mp4", "--audit", tmp_path / "log.jsonl", fail_at=20)
     assert (code, out) == (3, "")
     assert err == (
-        "dartblur: frame 19: anonymization failed (RuntimeError: detector broke): stopped, nothing was written\n"
+        f"dartblur: {clip}: frame 19: anonymization failed (RuntimeError: detector broke): "
+        "stopped, nothing was written\n"
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_in_a_folder_says_which_picture_and_what_stays(call, pictures, tmp_path):
+    code, out, err = call("run", pictures, tmp_path / "out", "--audit", tmp_path / "log.jsonl", fail_at=2)
+    assert (code, out) == (3, "")
+    assert err == (
+        f"dartblur: {pictures / 'b.png'}: frame 1: anonymization failed (RuntimeError: detector broke): "
+        "stopped, this picture was not written; those that were finished before it stay\n"
+    )
+    assert [path.name for path in (tmp_path / "out").iterdir()] in ([], ["a.png"])
+    assert not (tmp_path / "log.jsonl").exists()
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
@@ -144,7 +195,20 @@ def test_a_full_disk_for_the_audit(call, clip, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_there_is_no_log_of_an_output_that_is_not_there(call, clip, tmp_path):
+    """The disk is full when the index comes, the last part of a video."""
+    whole, folder = tmp_path / "whole.mp4", tmp_path / "full"
+    folder.mkdir()
+    assert call("run", clip, whole)[0] == 0
+    code, _, err = call(
+        "run", clip, folder / "out.mp4", "--audit", folder / "log.jsonl", limit=whole.stat().st_size - 100
+    )
+    assert code == 2
+    assert "out.mp4: can't be written" in err or "out.mp4: could not be written" in err
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_end_it_cleanly(start, clip, tmp_path, number, code):
     process = start("run", clip, tmp_path / "out.mp4", "--audit", tmp_path / "log.jsonl", wait=0.2)
     wait_for_partial(tmp_path)
@@ -156,6 +220,20 @@ def test_signals_end_it_cleanly(start, clip, tmp_path, number, code):
     assert process.returncode == code
     assert (out, err) == ("", "dartblur: interrupted: nothing unfinished is left\n")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_that_the_caller_has_switched_off_stays_off(start, clip, tmp_path):
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = start("run", clip, tmp_path / "out.mp4", wait=0.02)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for_partial(tmp_path)
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert frames_in(tmp_path / "out.mp4") == 60
 
 
 def test_a_kill_leaves_nothing_under_the_final_name(start, clip, tmp_path):
@@ -190,6 +268,14 @@ def test_a_folder_with_a_corrupt_picture(call, tmp_path):
     entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [Path(entry["source"]).name for entry in entries] == ["a.jpg", "b.png"]
     assert not cv2.imread(str(tmp_path / "pictures" / "b.png"))[10:38, 10:38].any()
+
+
+def test_a_pattern_may_have_its_output_beside_the_pictures(call, pictures):
+    code, _, err = call("run", pictures / "*.png", pictures / "out")
+    assert (code, err) == (0, "")
+    assert sorted(path.name for path in (pictures / "out").iterdir()) == ["a.png", "b.png", "c.png"]
+    refused(call("run", pictures / "*.png", pictures, "--overwrite"), pictures / "out", "never written over")
+    refused(call("run", pictures / "**" / "*.png", pictures / "more"), pictures / "out", "lies in the source folder")
 
 
 def test_folders_that_lie_in_each_other(call, tmp_path):

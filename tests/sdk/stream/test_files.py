@@ -69,6 +69,19 @@ def test_pending_becomes_final(tmp_path):
     assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~umask
 
 
+def test_pending_files_of_runs_with_one_process_number_do_not_meet(tmp_path):
+    """In containers every run may have the same number; one that was killed leaves its file behind."""
+    killed = PendingFile(tmp_path / "out.bin", overwrite=False)
+    later = PendingFile(tmp_path / "out.bin", overwrite=False)
+    assert killed.path != later.path
+
+
+def test_any_name_that_the_disk_takes_is_taken(tmp_path):
+    target = tmp_path / ("ö" * 125 + ".bin")
+    PendingFile(target, overwrite=False).commit()
+    assert target.exists()
+
+
 def test_pending_is_discarded(tmp_path):
     PendingFile(tmp_path / "out.bin", overwrite=False).discard()
     assert not list(tmp_path.iterdir())
