@@ -43,6 +43,7 @@ class DetectorArgs:
         ema: decay of the averaged weights, which are the ones that are saved.
         precision: ``bf16`` or ``fp32``.
         workers: processes that make samples.
+        native: probability that a training image is shown at about its own size; see `SampleSpec`.
         every: steps between two checkpoints and measurements.
         seed: of weights and samples.
     """
@@ -59,11 +60,12 @@ class DetectorArgs:
     ema: float = 0.9985
     precision: str = "bf16"
     workers: int = 1
+    native: float = 0.7
     every: int = 1000
     seed: int = 0
 
 
-WEIGHTS = {"widerface": 0.72, "celeba": 0.18, "lfw": 0.1}
+WEIGHTS = {"widerface": 0.85, "celeba": 0.1, "lfw": 0.05}
 """How often a sample's image comes from each data set."""
 
 
@@ -221,7 +223,7 @@ def _batches(
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     cached = [(records, ImageCache(records)) for records in sets.values()]
     # A resumed run draws new samples: replaying the old stream would cost as much as training on it.
-    samples = FaceSamples(cached, [WEIGHTS[name] for name in sets], SampleSpec(), args.seed + start)
+    samples = FaceSamples(cached, [WEIGHTS[name] for name in sets], SampleSpec(native=args.native), args.seed + start)
     loader: DataLoader[tuple[Tensor, Tensor, Tensor, Tensor]] = DataLoader(
         samples,  # type: ignore[arg-type]
         args.batch,

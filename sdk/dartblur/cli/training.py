@@ -44,6 +44,7 @@ def detector(
     batch: Annotated[int, typer.Option(min=1, help="Samples a step.")] = 32,
     learning_rate: Annotated[float, typer.Option(min=0, help="Of AdamW, at its highest.")] = 2e-3,
     precision: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
+    native: Annotated[float, typer.Option(min=0, max=1, help="Share of images shown at about their own size.")] = 0.7,
     every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
     seed: Annotated[int, typer.Option()] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch.")] = None,
@@ -55,7 +56,16 @@ def detector(
     if precision not in ("bf16", "fp32"):
         raise InputError(f"--precision: expected bf16 or fp32, got {precision!r}")
     args = DetectorArgs(
-        data, out, size, steps, batch, learning_rate=learning_rate, precision=precision, every=every, seed=seed
+        data,
+        out,
+        size,
+        steps,
+        batch,
+        learning_rate=learning_rate,
+        precision=precision,
+        native=native,
+        every=every,
+        seed=seed,
     )
     typer.echo(_trained(lambda: train_detector(args)))
 

@@ -32,6 +32,8 @@ class SampleSpec:
         mosaic: probability of a 2x2 mosaic where one crop would fill the sample.
         face_size: range of the drawn face size (square root of area), pixels, log-uniform.
         scale: limits of the scaling that this asks for.
+        native: probability that an image is instead shown at about its own size, as a detector will see it.
+        native_scale: range of the scale then, log-uniform.
         smallest: faces below this size, pixels, are ignored in training.
         photometric: change light, colour and sharpness.
         max_faces: ground truth is padded to this many faces; the largest are kept, the rest ignored as they come.
@@ -41,6 +43,8 @@ class SampleSpec:
     mosaic: float = 0.3
     face_size: tuple[float, float] = (12.0, 240.0)
     scale: tuple[float, float] = (0.1, 2.5)
+    native: float = 0.0
+    native_scale: tuple[float, float] = (0.6, 1.6)
     smallest: float = 7.0
     max_faces: int = 160
     photometric: bool = True
@@ -145,8 +149,11 @@ class FaceSamples(IterableDataset[tuple[NDArray[np.uint8], NDArray[np.float32], 
         if not len(usable):
             return float(random.uniform(0.4, 1.4)), random.uniform(0, 1, 2) * (image.shape[1], image.shape[0])
         face = record.boxes[int(random.choice(usable))]
-        wanted = np.exp(random.uniform(*np.log(spec.face_size)))
-        scale = float(np.clip(wanted / _size(face[None])[0], *spec.scale))
+        if random.random() < spec.native:
+            scale = float(np.exp(random.uniform(*np.log(spec.native_scale))))
+        else:
+            wanted = np.exp(random.uniform(*np.log(spec.face_size)))
+            scale = float(np.clip(wanted / _size(face[None])[0], *spec.scale))
         return scale, np.array([face[0] + face[2], face[1] + face[3]]) / 2
 
     def _clip(
