@@ -7,6 +7,8 @@ from torch import nn
 
 from dartblur_train.evaluation.average_precision import average_precision
 from dartblur_train.evaluation.detect import detect, suppress
+from dartblur_train.evaluation.operational import ScoredBoxes
+from dartblur_train.nets.retinaface import RetinaFace
 
 FACE = np.array([[10, 10, 40, 40]], np.float32)
 SMALL = np.array([[60, 60, 70, 70]], np.float32)
@@ -56,6 +58,16 @@ def test_suppression_keeps_the_best_of_each_cluster() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [30, 30, 40, 40]])
     assert suppress(boxes, torch.tensor([0.5, 0.9, 0.3]), 0.45).tolist() == [1, 2]
     assert suppress(torch.zeros(0, 4), torch.zeros(0), 0.45).tolist() == []
+
+
+def test_measuring_leaves_a_fixed_network_fixed() -> None:
+    """A detector in evaluation mode inside a wrapper in training mode keeps its mode and its statistics."""
+    torch.manual_seed(0)
+    f = RetinaFace().eval()
+    before = {name: value.clone() for name, value in f.state_dict().items()}
+    detect(ScoredBoxes(f), [np.full((64, 64, 3), 99, np.uint8)])
+    assert not any(module.training for module in f.modules())
+    assert all(torch.equal(value, before[name]) for name, value in f.state_dict().items())
 
 
 class OneBox(nn.Module):

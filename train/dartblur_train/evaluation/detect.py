@@ -36,7 +36,7 @@ def detect(
         detector: maps ``[1, 3, H, W]`` BGR 0..255 to ``logits [1, A]`` and ``boxes [1, A, 4]``.
         long_side: scale images to this long side; None keeps their size.
     """
-    training = detector.training
+    modes = [(module, module.training) for module in detector.modules()]
     detector.eval()
     found = []
     for image in images:
@@ -53,5 +53,7 @@ def detect(
         box, score = boxes[0][strong], scores[strong]
         keep = suppress(box, score, iou)
         found.append((box[keep].numpy() / np.float32(scale), score[keep].numpy()))
-    detector.train(training)
+    # Part by part: a fixed network inside one that trains stays fixed.
+    for module, training in modes:
+        module.training = training
     return found
