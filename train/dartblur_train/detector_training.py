@@ -37,7 +37,8 @@ class DetectorArgs:
         out: folder for ``last.pt`` (to resume from), ``detector.safetensors`` and ``log.jsonl``.
         size: name in `SPECS`.
         steps: optimizer steps.
-        batch: samples a step.
+        batch, sample_size: samples a step, and their side in pixels. Faces are drawn up to 0.8 of it: the largest
+            that the detector will know.
         learning_rate, weight_decay: of AdamW; the rate rises for `warmup` steps and falls as a cosine.
         box_weight: of the box loss beside the score loss.
         ema: decay of the averaged weights, which are the ones that are saved.
@@ -61,6 +62,7 @@ class DetectorArgs:
     precision: str = "bf16"
     workers: int = 1
     native: float = 0.7
+    sample_size: int = 320
     every: int = 1000
     seed: int = 0
 
@@ -222,8 +224,9 @@ def _batches(
     args: DetectorArgs, sets: dict[str, list[FaceImage]], start: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     cached = [(records, ImageCache(records)) for records in sets.values()]
+    spec = SampleSpec(args.sample_size, native=args.native, face_size=(12.0, 0.8 * args.sample_size))
     # A resumed run draws new samples: replaying the old stream would cost as much as training on it.
-    samples = FaceSamples(cached, [WEIGHTS[name] for name in sets], SampleSpec(native=args.native), args.seed + start)
+    samples = FaceSamples(cached, [WEIGHTS[name] for name in sets], spec, args.seed + start)
     loader: DataLoader[tuple[Tensor, Tensor, Tensor, Tensor]] = DataLoader(
         samples,  # type: ignore[arg-type]
         args.batch,

@@ -42,6 +42,7 @@ def detector(
     size: Annotated[str, typer.Option(help="Size of the network.")] = "small",
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 10_000,
     batch: Annotated[int, typer.Option(min=1, help="Samples a step.")] = 32,
+    sample_size: Annotated[int, typer.Option(min=64, help="Side of a sample, pixels; a multiple of 32.")] = 320,
     learning_rate: Annotated[float, typer.Option(min=0, help="Of AdamW, at its highest.")] = 2e-3,
     precision: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
     native: Annotated[float, typer.Option(min=0, max=1, help="Share of images shown at about their own size.")] = 0.7,
@@ -64,6 +65,7 @@ def detector(
         learning_rate=learning_rate,
         precision=precision,
         native=native,
+        sample_size=sample_size,
         every=every,
         seed=seed,
     )
