@@ -14,7 +14,7 @@ from dartblur.bundle import Manifest, write_bundle
 from dartblur.errors import SinkError
 
 from .checkpoints import load_detector, load_generator
-from .fused import DetectorGraph, FusedGraph, FusedSpec, GeneratorGraph
+from .fused import MULTIPLE, DetectorGraph, FusedGraph, FusedSpec, GeneratorGraph
 from .verification import Parity, verify_detector, verify_fused, verify_generator
 
 OPSET = 18
@@ -65,6 +65,7 @@ def export_bundle(args: ExportArgs) -> tuple[Manifest, list[Parity]]:
         license=args.license,
         threshold=args.threshold,
         box_scale=args.box_scale,
+        multiple=MULTIPLE,
         patch_size=geometry.size,
         patch_context=geometry.context,
         fused={name: getattr(args.fused, name) for name in ("height", "width", "batch", "slots", "held")},
@@ -90,8 +91,8 @@ def export_bundle(args: ExportArgs) -> tuple[Manifest, list[Parity]]:
 def detector_onnx(graph: DetectorGraph) -> bytes:
     """The detector's ONNX file; batch, height and width are free."""
     batch, rows, columns = (torch.export.Dim(name, min=1) for name in ("batch", "rows", "columns"))
-    shapes = {"image": {0: batch, 2: 32 * rows, 3: 32 * columns}}
-    return _onnx(graph, (torch.zeros(2, 3, 128, 192),), ["image"], ["boxes", "scores"], shapes)
+    shapes = {"image": {0: batch, 2: MULTIPLE * rows, 3: MULTIPLE * columns}}
+    return _onnx(graph, (torch.zeros(2, 3, 2 * MULTIPLE, 3 * MULTIPLE),), ["image"], ["boxes", "scores"], shapes)
 
 
 def generator_onnx(graph: GeneratorGraph, size: int) -> bytes:

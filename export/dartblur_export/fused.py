@@ -14,13 +14,23 @@ from torch.nn.functional import avg_pool2d, grid_sample, pad
 
 from dartblur.bundle import Manifest
 from dartblur_train.losses.boxes import pairwise_iou
-from dartblur_train.nets.edge_detector import EdgeDetector
+from dartblur_train.nets.edge_detector import STRIDES, EdgeDetector
 from dartblur_train.nets.unet import EdgeUNet, PublishedUNet
 from dartblur_train.patches import PatchGeometry, blur_faces, crop_grid, face_mask
 
+MULTIPLE = 2 * max(STRIDES)
+"""Of the sides of the detector's input: the half-size look needs whole cells too."""
+
+LARGE_FACE = 72.0
+"""Smaller faces are left to the first look: their smaller side in pixels of the second."""
+
 
 class DetectorGraph(nn.Module):
-    """``image [N, 3, H, W]`` BGR 0..255 to ``boxes [N, A, 4]`` xyxy pixels and ``scores [N, A]`` 0..1."""
+    """``image [N, 3, H, W]`` BGR 0..255 to ``boxes [N, A, 4]`` xyxy pixels and ``scores [N, A]`` 0..1.
+
+    The detector looks twice: at the image, and at half its size for the faces that fill most of it, which are larger
+    than any that it saw in training. H and W are multiples of `MULTIPLE`.
+    """
 
     def __init__(self, detector: EdgeDetector) -> None:
         super().__init__()
@@ -28,7 +38,10 @@ class DetectorGraph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         logits, boxes = self.detector(image)
-        return boxes, logits.sigmoid()
+        half_logits, half_boxes = self.detector(avg_pool2d(image, 2))
+        large = ((half_boxes[..., 2:] - half_boxes[..., :2]).amin(-1) >= LARGE_FACE).float()
+        scores = torch.cat([logits.sigmoid(), half_logits.sigmoid() * large], 1)
+        return torch.cat([boxes, half_boxes * 2], 1), scores
 
 
 class GeneratorGraph(nn.Module):

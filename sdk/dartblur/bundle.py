@@ -53,7 +53,7 @@ class Manifest:
     patch_size: int
     patch_context: float
     long_side: int = 640
-    multiple: int = 32
+    multiple: int = 64
     nms_iou: float = 0.45
     precision: str = "float32"
     fused: dict[str, int] = field(default_factory=dict)

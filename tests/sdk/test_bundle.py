@@ -89,7 +89,7 @@ def test_what_is_not_a_bundle(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("frame", "size"),
-    [((720, 1280), (384, 640)), ((1280, 720), (640, 384)), ((480, 640), (480, 640)), ((1, 5000), (32, 640))],
+    [((720, 1280), (384, 640)), ((1280, 720), (640, 384)), ((480, 640), (512, 640)), ((1, 5000), (64, 640))],
 )
 def test_detector_sizes(frame: tuple[int, int], size: tuple[int, int]) -> None:
     manifest = Manifest("a", "1", "x", 0.4, 1.1, 64, 1.6)
