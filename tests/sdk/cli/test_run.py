@@ -210,7 +210,12 @@ def test_there_is_no_log_of_an_output_that_is_not_there(call, clip, tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signals_end_it_cleanly(start, clip, tmp_path, number, code):
-    process = start("run", clip, tmp_path / "out.mp4", "--audit", tmp_path / "log.jsonl", wait=0.2)
+    # The tests themselves may run with signals switched off, as in the background of a shell; children inherit that.
+    before = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    try:
+        process = start("run", clip, tmp_path / "out.mp4", "--audit", tmp_path / "log.jsonl", wait=0.2)
+    finally:
+        signal.signal(number, before)
     wait_for_partial(tmp_path)
     time.sleep(0.5)
     process.send_signal(number)
