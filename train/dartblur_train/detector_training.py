@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -243,8 +243,3 @@ def _note(args: DetectorArgs, row: dict[str, float]) -> None:
     with (args.out / "log.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")
     log.info("%s", "  ".join(f"{key} {value:.4g}" for key, value in row.items()))
-
-
-def describe(args: DetectorArgs) -> dict[str, str]:
-    """The arguments as text, for provenance."""
-    return {name: str(value) for name, value in asdict(args).items()}
