@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import IterableDataset
 
-from .cache import ImageCache
+from .cache import ImageSet
 from .labels import FaceImage
+from .published import PublishedSamples
+from .samples import DrawnSamples, Sample, clip, collate, flip
+
+__all__ = ["FaceSamples", "PublishedSamples", "SampleSpec", "collate", "photometric"]
 
 FILL = 114
 """Grey of the area that no image covers."""
@@ -50,57 +51,43 @@ class SampleSpec:
     photometric: bool = True
 
 
-class FaceSamples(IterableDataset[tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]]):
-    """Endless stream of ``(image [S, S, 3] uint8 BGR, boxes [n, 4], ignored [n])``.
+class FaceSamples(DrawnSamples):
+    """Scale-sampled crops and mosaics; what falls under `SampleSpec.smallest`, or is mostly cut off, is ignored.
 
     Args:
-        sets: data sets; weights: how often a sample is drawn from each of them.
-        seed: with the worker's number it fixes the stream.
+        sets: data sets.
+        weights: how often an image is drawn from each of them.
+        spec: how samples are drawn.
+        seed: with the number of a sample it fixes the sample.
     """
 
-    def __init__(
-        self,
-        sets: Sequence[tuple[Sequence[FaceImage], ImageCache]],
-        weights: Sequence[float],
-        spec: SampleSpec,
-        seed: int,
-    ) -> None:
-        self._sets, self._spec, self._seed = sets, spec, seed
-        self._weights = np.asarray(weights, float) / sum(weights)
+    def __init__(self, sets: Sequence[ImageSet], weights: Sequence[float], spec: SampleSpec, seed: int) -> None:
+        super().__init__(sets, weights, seed)
+        self._spec = spec
 
-    def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]]:
-        worker = torch.utils.data.get_worker_info()
-        random = np.random.default_rng((self._seed, worker.id if worker else 0))
-        cv2.setNumThreads(0)
-        while True:
-            yield self._sample(random)
-
-    def _sample(self, random: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
+    def _sample(self, random: np.random.Generator, index: int) -> Sample:
         spec = self._spec
         canvas = np.full((spec.size, spec.size, 3), FILL, np.uint8)
-        boxes: list[NDArray[np.float32]] = []
-        ignored: list[NDArray[np.bool_]] = []
-        for cell_boxes, cell_ignored in self._fill(canvas, (0, 0, spec.size, spec.size), random):
-            boxes.append(cell_boxes)
-            ignored.append(cell_ignored)
-        faces, ignore = np.concatenate(boxes), np.concatenate(ignored)
+        pieces = list(self._fill(canvas, (0, 0, spec.size, spec.size), random, index))
+        faces = np.concatenate([boxes for boxes, _ in pieces])
+        ignored = np.concatenate([ignore for _, ignore in pieces])
         if random.random() < 0.5:
-            canvas = canvas[:, ::-1]
-            faces = np.stack([spec.size - faces[:, 2], faces[:, 1], spec.size - faces[:, 0], faces[:, 3]], 1)
+            canvas, faces = flip(canvas, faces)
         order = np.argsort(-_size(faces))[: spec.max_faces]
-        canvas = np.ascontiguousarray(canvas)
-        return photometric(canvas, random) if spec.photometric else canvas, faces[order], ignore[order]
+        return photometric(canvas, random) if spec.photometric else canvas, faces[order], ignored[order]
 
     def _fill(
-        self, canvas: NDArray[np.uint8], cell: tuple[int, int, int, int], random: np.random.Generator
+        self,
+        canvas: NDArray[np.uint8],
+        cell: tuple[int, int, int, int],
+        random: np.random.Generator,
+        index: int,
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
         """Fills a cell of the canvas with random images, quartering it where one would leave most of it grey.
 
         Yields the faces of each piece and which of them are ignored.
         """
-        records, images = self._sets[int(random.choice(len(self._sets), p=self._weights))]
-        index = int(random.integers(len(records)))
-        record, image = records[index], images[index]
+        record, image = self._draw(random, index)
         scale, focus = self._scale(record, image, random)
         x0, y0, x1, y1 = cell
         small = image.shape[1] * scale < 0.6 * (x1 - x0) and image.shape[0] * scale < 0.6 * (y1 - y0)
@@ -108,11 +95,11 @@ class FaceSamples(IterableDataset[tuple[NDArray[np.uint8], NDArray[np.float32], 
         if (small and min(x1 - x0, y1 - y0) > 60) or (whole and random.random() < self._spec.mosaic):
             x, y = (int(v) for v in np.array([x0, y0]) + random.uniform(0.3, 0.7, 2) * (x1 - x0, y1 - y0))
             for quarter in ((x0, y0, x, y), (x, y0, x1, y), (x0, y, x, y1), (x, y, x1, y1)):
-                yield from self._fill(canvas, quarter, random)
+                yield from self._fill(canvas, quarter, random, index)
         else:
-            yield self._draw(canvas, cell, record, image, scale, focus, random)
+            yield self._paint(canvas, cell, record, image, scale, focus, random)
 
-    def _draw(
+    def _paint(
         self,
         canvas: NDArray[np.uint8],
         cell: tuple[int, int, int, int],
@@ -122,7 +109,7 @@ class FaceSamples(IterableDataset[tuple[NDArray[np.uint8], NDArray[np.float32], 
         focus: NDArray[np.float64],
         random: np.random.Generator,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Draws a piece of the scaled image into the cell, the focus in it; returns the piece's faces."""
+        """Paints a piece of the scaled image into the cell, the focus in it; returns the piece's faces."""
         x0, y0, x1, y1 = cell
         width, height = x1 - x0, y1 - y0
         # The focus lands anywhere in the cell, and the image covers the cell where it is large enough.
@@ -133,7 +120,8 @@ class FaceSamples(IterableDataset[tuple[NDArray[np.uint8], NDArray[np.float32], 
         matrix = np.array([[scale * aspect, 0, shift[0]], [0, scale / aspect, shift[1]]])
         warp = matrix
         if scale < 0.6:  # bilinear sampling would alias, so shrink by area first
-            shrunk = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            small = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+            shrunk = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
             warp = matrix @ np.diag([image.shape[1] / shrunk.shape[1], image.shape[0] / shrunk.shape[0], 1])
             image = shrunk.astype(np.uint8, copy=False)
         canvas[y0:y1, x0:x1] = cv2.warpAffine(image, warp, (width, height), borderValue=(FILL, FILL, FILL))
@@ -159,11 +147,8 @@ class FaceSamples(IterableDataset[tuple[NDArray[np.uint8], NDArray[np.float32], 
     def _clip(
         self, faces: NDArray[np.float32], ignored: NDArray[np.bool_], cell: tuple[int, int, int, int]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        x0, y0, x1, y1 = cell
         area = _size(faces) ** 2
-        clipped: NDArray[np.float32] = faces + np.array([x0, y0, x0, y0], np.float32)
-        clipped[:, 0::2] = clipped[:, 0::2].clip(x0, x1)
-        clipped[:, 1::2] = clipped[:, 1::2].clip(y0, y1)
+        clipped = clip(faces + np.array(cell[:2] * 2, np.float32), cell)
         seen = _size(clipped) ** 2 / np.maximum(area, 1e-6)
         keep = seen > 0
         ignored = ignored | (_size(clipped) < self._spec.smallest) | (seen < 0.4)
@@ -190,22 +175,6 @@ def photometric(image: NDArray[np.uint8], random: np.random.Generator) -> NDArra
         encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(20, 75))])[1]
         image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)  # type: ignore[assignment]
     return image
-
-
-def collate(
-    samples: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``images [N, 3, S, S]`` uint8 (channels last), ``faces [N, M, 4]``, ``valid`` and ``ignored [N, M]``."""
-    most = max(1, *(len(boxes) for _, boxes, _ in samples))
-    faces = torch.zeros(len(samples), most, 4)
-    valid = torch.zeros(len(samples), most, dtype=torch.bool)
-    ignored = torch.zeros_like(valid)
-    for row, (_, boxes, ignore) in enumerate(samples):
-        faces[row, : len(boxes)] = torch.from_numpy(boxes)
-        valid[row, : len(boxes)] = True
-        ignored[row, : len(boxes)] = torch.from_numpy(ignore)
-    images = torch.from_numpy(np.stack([image for image, _, _ in samples])).permute(0, 3, 1, 2)
-    return images, faces, valid, ignored
 
 
 def _size(boxes: NDArray[np.float32]) -> NDArray[np.float32]:

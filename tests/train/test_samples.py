@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from dartblur_train.data.cache import ImageCache
+from dartblur_train.data.formats import read_data_set
+from dartblur_train.data.labels import DataError, FaceImage, face_image
+from dartblur_train.data.mosaic import FaceSamples, PublishedSamples, SampleSpec, collate
+from dartblur_train.data.samples import DrawnSamples, Sample, clip, flip
+
+
+class OneImage:
+    """An image set of one image in memory."""
+
+    def __init__(self, image: np.ndarray, boxes: list[list[float]], ignored: list[bool] | None = None) -> None:
+        self.image, self.record = image, face_image(Path("one"), boxes, ignored)
+
+    def __len__(self) -> int:
+        return 1
+
+    def draw(self, random: np.random.Generator, position: int) -> tuple[FaceImage, np.ndarray]:
+        return self.record, self.image
+
+
+@pytest.fixture(scope="module")
+def cache(drawn_faces: Path) -> ImageCache:
+    return ImageCache(read_data_set(drawn_faces / "widerface"))
+
+
+def kinds(cache: ImageCache, seed: int = 5) -> list[DrawnSamples]:
+    return [FaceSamples([cache], [1.0], SampleSpec(size=64), seed), PublishedSamples([cache], [1.0], 64, seed)]
+
+
+def same(first: Sample, second: Sample) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_samples_keep_their_faces_inside(cache: ImageCache) -> None:
+    samples = FaceSamples([cache], [1.0], SampleSpec(size=128), seed=3)
+    drawn = [samples[index] for index in range(40)]
+    for image, boxes, ignored in drawn:
+        assert image.shape == (128, 128, 3)
+        assert ((boxes >= 0) & (boxes <= 128)).all()
+        sizes = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))
+        assert (sizes[~ignored] >= SampleSpec().smallest).all()
+    sizes = np.concatenate([np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)) for _, boxes, _ in drawn])
+    assert sizes.max() > 4 * sizes[sizes > 7].min(), "faces of many sizes"
+    images, faces, valid, ignored = collate(drawn)
+    assert images.shape == (40, 3, 128, 128)
+    assert faces.shape[:2] == valid.shape == ignored.shape
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_a_drawn_face_lies_under_its_box(cache: ImageCache, published: bool) -> None:
+    """After cropping, scaling and flipping the box still holds the bright oval."""
+    spec = SampleSpec(size=128, photometric=False, mosaic=0.5)
+    samples = PublishedSamples([cache], [1.0], 128, 0) if published else FaceSamples([cache], [1.0], spec, seed=0)
+    checked = 0
+    for index in range(30):
+        image, boxes, ignored = samples[index]
+        for x0, y0, x1, y1 in boxes[~ignored]:
+            if min(x1 - x0, y1 - y0) < 16 or x0 < 1 or y0 < 1 or x1 > 127 or y1 > 127:
+                continue
+            middle = image[int((y0 + 2 * y1) / 3), int((x0 + x1) / 2)]
+            checked += int(middle[2]) > 150
+            assert middle[2] > 120
+    assert checked > 10
+
+
+def test_a_number_always_gives_the_same_sample(cache: ImageCache) -> None:
+    for first, second in zip(kinds(cache), kinds(cache), strict=True):
+        uninterrupted = [first[index] for index in range(8)]
+        assert all(same(uninterrupted[index], second[index]) for index in (7, 3, 5)), "in any order"
+        assert not same(uninterrupted[0], uninterrupted[1])
+    for first, second in zip(kinds(cache, seed=5), kinds(cache, seed=6), strict=True):
+        assert not same(first[0], second[0])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_gives_the_same_samples(cache: ImageCache, workers: int) -> None:
+    for samples in kinds(cache):
+        resumed = DataLoader(samples, 4, sampler=range(8, 24), num_workers=workers, collate_fn=list)
+        drawn = [sample for batch in resumed for sample in batch]
+        assert all(same(samples[8 + place], sample) for place, sample in enumerate(drawn))
+        assert len(drawn) == 16
+
+
+def test_sets_are_drawn_by_their_weights() -> None:
+    dark, bright = (OneImage(np.full((64, 64, 3), grey, np.uint8), []) for grey in (10, 240))
+    samples = PublishedSamples([dark, bright], [3, 1], 32, 0)
+    share = np.mean([samples[index][0].max() == 240 for index in range(400)])
+    assert 0.18 < share < 0.32
+    for weights in ([1.0], [1.0, -1.0], [0.0, 0.0], [1.0, float("nan")]):
+        with pytest.raises(DataError, match="a weight of 0 or more for each of 2 data sets"):
+            PublishedSamples([dark, bright], weights, 32, 0)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (3, 200), (200, 3)])
+def test_images_of_odd_sizes(width: int, height: int) -> None:
+    one = OneImage(np.full((height, width, 3), 50, np.uint8), [[0, 0, width, height]])
+    for samples in (FaceSamples([one], [1.0], SampleSpec(size=64), 0), PublishedSamples([one], [1.0], 64, 0)):
+        for index in range(20):
+            image, boxes, _ = samples[index]
+            assert image.shape == (64, 64, 3)
+            assert np.isfinite(boxes).all()
+
+
+def test_published_samples_stretch_the_whole_image() -> None:
+    """The white picture's own edges are found where its box says."""
+    samples = PublishedSamples([OneImage(np.full((50, 100, 3), 255, np.uint8), [[0, 0, 100, 50]])], [1.0], 100, 0)
+    aspects, scales = [], []
+    for index in range(200):
+        image, boxes, ignored = samples[index]
+        rows, columns = np.nonzero((image == 255).all(2))
+        seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert np.allclose(boxes, [seen], atol=0.01)
+        assert not ignored.any()
+        width, height = boxes[0, 2:] - boxes[0, :2]
+        aspects.append(width / height)
+        scales.append(max(width, height) / 100)
+    assert 0.53 < min(aspects) < 0.65, "of the whole sample, whatever the image's own"
+    assert 1.5 < max(aspects) < 1.87
+    assert min(scales) >= 0.95
+    assert max(scales) == 1, "what is larger is cut off"
+    assert (image == 128).any(), "grey around it"
+
+
+def test_published_samples_leave_out_faces_that_are_not_seen() -> None:
+    image = np.zeros((100, 100, 3), np.uint8)
+    one = OneImage(image, [[-200, 40, 5, 60], [40, 40, 60, 60], [10, 10, 10.5, 10.5]], [False, True, False])
+    for index in range(20):
+        _, boxes, ignored = PublishedSamples([one], [1.0], 64, 0)[index]
+        assert len(boxes) == 1, "of the others one has its centre outside, and one is under a pixel"
+        assert ignored.tolist() == [True]
+
+
+boxes_of_pixels = st.tuples(st.integers(0, 19), st.integers(0, 19), st.integers(1, 20), st.integers(1, 20)).map(
+    lambda box: [box[0], box[1], min(box[0] + box[2], 20), min(box[1] + box[3], 20)]
+)
+
+
+@given(boxes_of_pixels)
+def test_a_flipped_box_follows_the_pixels(box: list[int]) -> None:
+    x0, y0, x1, y1 = box
+    image = np.zeros((20, 20, 3), np.uint8)
+    image[y0:y1, x0:x1] = 255
+    flipped, boxes = flip(image, np.array([box], np.float32))
+    rows, columns = np.nonzero(flipped[:, :, 0])
+    assert boxes.tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
+    again, back = flip(flipped, boxes)
+    assert np.array_equal(again, image)
+    assert back.tolist() == [box]
+
+
+@given(st.lists(st.integers(-30, 50), min_size=4, max_size=4), boxes_of_pixels)
+def test_a_clipped_box_is_what_a_crop_shows(corners: list[int], region: list[int]) -> None:
+    x0, x1 = sorted(corners[:2])
+    y0, y1 = sorted(corners[2:])
+    covered = np.zeros((80, 80), bool)  # with a margin of 30
+    covered[y0 + 30 : y1 + 30, x0 + 30 : x1 + 30] = True
+    left, top, right, bottom = region
+    seen = covered[top + 30 : bottom + 30, left + 30 : right + 30].sum()
+    (box,) = clip(np.array([[x0, y0, x1, y1]], np.float32), (left, top, right, bottom))
+    assert (box[2] - box[0]) * (box[3] - box[1]) == seen
