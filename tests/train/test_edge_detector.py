@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dartblur_train.nets.edge_detector import SPECS, EdgeDetector, cell_centres
+from dartblur_train.nets.edge_detector import SPECS, EdgeDetector
 
 
 def multiply_adds(model: torch.nn.Module, image: torch.Tensor) -> int:
@@ -30,9 +30,10 @@ def test_small_keeps_its_budget() -> None:
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (96, 160)])
 def test_a_box_for_each_cell(height: int, width: int) -> None:
     model = EdgeDetector().eval()
-    logits, boxes = model(torch.rand(2, 3, height, width) * 255)
+    predictions = model(torch.rand(2, 3, height, width) * 255)
+    boxes = model.decode(predictions)
     cells = sum((height // s) * (width // s) for s in (8, 16, 32))
-    assert logits.shape == (2, cells)
+    assert predictions.logits.shape == (2, cells)
     assert boxes.shape == (2, cells, 4)
     assert (boxes[..., 2:] > boxes[..., :2]).all()
 
@@ -41,9 +42,9 @@ def test_boxes_sit_at_their_cells() -> None:
     """With a head that says nothing, each box is centred on its own cell."""
     model = EdgeDetector().eval()
     torch.nn.init.zeros_(model.predict.weight)
-    _, boxes = model(torch.zeros(1, 3, 64, 96))
-    expected = torch.cat([cell_centres(64 // s, 96 // s, s, torch.device("cpu")) for s in (8, 16, 32)])
+    predictions = model(torch.zeros(1, 3, 64, 96))
+    boxes = model.decode(predictions)
     centres = (boxes[0, :, :2] + boxes[0, :, 2:]) / 2
-    assert torch.allclose(centres, expected, atol=1e-3)
+    assert torch.allclose(centres, predictions.anchors[:, :2], atol=1e-3)
     # Row by row: the second cell lies to the right of the first.
-    assert expected[1].tolist() == [12.0, 4.0]
+    assert predictions.anchors[1].tolist() == [12.0, 4.0, 8.0, 8.0]

@@ -7,10 +7,15 @@ three levels share. Each cell predicts one face: a logit for "the IoU with a fac
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from ..losses.task_aligned import task_aligned_loss, task_aligned_targets
+from .anchors import make_anchors
+from .face_detector import FaceDetector, Losses, Predictions, Targets
 
 STRIDES = (8, 16, 32)
 
@@ -54,13 +59,15 @@ class DepthwiseBlock(nn.Module):
         return out
 
 
-class EdgeDetector(nn.Module):
-    """Finds faces.
+class EdgeDetector(FaceDetector):
+    """Finds faces; its places are the cells of the three levels, finest first, row by row, each as large as its stride.
 
-    Input: ``[N, 3, H, W]`` float, BGR, 0..255, H and W multiples of 32.
-    Output: ``logits [N, A]`` and ``boxes [N, A, 4]`` as xyxy in input pixels, where A counts the cells
-    of the three levels, finest first, row by row.
+    Attributes:
+        spec: widths and depths.
+        box_weight: of the box loss beside the score loss.
     """
+
+    box_weight = 2.0
 
     def __init__(self, spec: EdgeDetectorSpec | None = None) -> None:
         super().__init__()
@@ -111,23 +118,27 @@ class EdgeDetector(nn.Module):
             top_down.append(x)
         return [smooth(x) for smooth, x in zip(self.smooth, reversed(top_down), strict=True)]
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        raw, centres, strides = [], [], []
-        for stride, feature in zip(STRIDES, self.features(images), strict=True):
-            raw.append(self.predict(self.head(feature)).flatten(2))
-            points = cell_centres(feature.shape[-2], feature.shape[-1], stride, feature.device)
-            centres.append(points)
-            strides.append(torch.full_like(points[:, :1], float(stride)))
-        prediction = torch.cat(raw, 2).transpose(1, 2).float()
-        logits, offset, log_size = torch.split(prediction, [1, 2, 2], dim=2)
-        stride_of = torch.cat(strides)
-        centre = torch.cat(centres) + offset * stride_of
-        half = log_size.clamp(max=6.0).exp() * stride_of * 0.5
-        return logits.squeeze(2), torch.cat([centre - half, centre + half], 2)
+    def forward(self, images: Tensor) -> Predictions:
+        levels = self.features(images)
+        raw = torch.cat([self.predict(self.head(level)).flatten(2) for level in levels], 2).transpose(1, 2).float()
+        logits, offsets = torch.split(raw, [1, 4], dim=2)
+        shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
+        cells = make_anchors(shapes, STRIDES, [[s] for s in STRIDES], images.device)
+        return Predictions(logits.squeeze(2), offsets, cells)
 
+    def decode(self, predictions: Predictions) -> Tensor:
+        offset, log_size = torch.split(predictions.offsets, [2, 2], dim=2)
+        stride = predictions.anchors[:, 2:]
+        centre = predictions.anchors[:, :2] + offset * stride
+        half = log_size.clamp(max=6.0).exp() * stride * 0.5
+        return torch.cat([centre - half, centre + half], 2)
 
-def cell_centres(rows: int, columns: int, stride: int, device: torch.device) -> Tensor:
-    """Centres of a level's cells, ``[rows * columns, 2]`` as x, y in input pixels."""
-    y = (torch.arange(rows, device=device, dtype=torch.float32) + 0.5) * stride
-    x = (torch.arange(columns, device=device, dtype=torch.float32) + 0.5) * stride
-    return torch.stack([x[None, :].expand(rows, -1), y[:, None].expand(-1, columns)], 2).reshape(-1, 2)
+    def targets(
+        self, predictions: Predictions, faces: Sequence[Tensor], ignored: Sequence[Tensor] | None = None
+    ) -> Targets:
+        return task_aligned_targets(predictions.logits, self.decode(predictions), predictions.anchors, faces, ignored)
+
+    def loss(self, predictions: Predictions, targets: Targets, label_smoothing: float = 0.0) -> Losses:
+        boxes = self.decode(predictions)
+        score, box = task_aligned_loss(predictions.logits, boxes, targets, label_smoothing)
+        return Losses(score, self.box_weight * box)

@@ -5,34 +5,18 @@ Submodules carry the names of the published weights, so that those load as they 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import load_checkpoint
-from ..data.labels import DataError
+from ..losses.multibox import multibox_loss, multibox_targets
+from .anchors import decode, make_anchors
+from .face_detector import FaceDetector, Losses, Predictions, Targets
 
 STRIDES = (8, 16, 32)
 ANCHOR_SIZES = ((16, 32), (64, 128), (256, 512))
-VARIANCES = (0.1, 0.2)
 MEAN_RGB = (104.0, 117.0, 123.0)
-
-
-@dataclass(frozen=True)
-class AnchorPredictions:
-    """What an anchor-based detector says of a batch.
-
-    Attributes:
-        offsets: ``[N, A, 4]``, centre and log size relative to the anchors, over the variances.
-        logits: ``[N, A, 2]``, background and face.
-        anchors: ``[A, 4]``, centre x, centre y, width, height in input pixels.
-    """
-
-    offsets: Tensor
-    logits: Tensor
-    anchors: Tensor
 
 
 def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, leak: float | None = 0.1) -> nn.Sequential:
@@ -117,11 +101,8 @@ class _Head(nn.Module):
         return y.permute(0, 2, 3, 1).flatten(1, 2)
 
 
-class RetinaFace(nn.Module):
-    """Finds faces with two anchors a cell at strides 8, 16 and 32.
-
-    Input: ``[N, 3, H, W]`` float, BGR, 0..255, any size.
-    """
+class RetinaFace(FaceDetector):
+    """Finds faces with two anchors a cell at strides 8, 16 and 32; takes pictures of any size."""
 
     mean: Tensor
 
@@ -132,57 +113,29 @@ class RetinaFace(nn.Module):
         self.ssh1, self.ssh2, self.ssh3 = _ContextModule(), _ContextModule(), _ContextModule()
         self.ClassHead = nn.ModuleList(_Head(2 * 2) for _ in STRIDES)
         self.BboxHead = nn.ModuleList(_Head(2 * 4) for _ in STRIDES)
-        # Landmarks aren't used here; the head stays so that the published weights fit.
+        # Landmarks aren't used or trained here; the head stays so that the published weights fit.
         self.LandmarkHead = nn.ModuleList(_Head(2 * 10) for _ in STRIDES)
+        self.LandmarkHead.requires_grad_(False)
         self.register_buffer("mean", torch.tensor(MEAN_RGB).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, images: Tensor) -> AnchorPredictions:
+    def forward(self, images: Tensor) -> Predictions:
         levels = self.fpn(self.body(images.flip(1) - self.mean))
         features = [ssh(x) for ssh, x in zip((self.ssh1, self.ssh2, self.ssh3), levels, strict=True)]
         count = len(images)
         offsets = [head(x).reshape(count, -1, 4) for head, x in zip(self.BboxHead, features, strict=True)]
-        logits = [head(x).reshape(count, -1, 2) for head, x in zip(self.ClassHead, features, strict=True)]
-        anchors = make_anchors([(x.shape[-2], x.shape[-1]) for x in features], images.device)
-        return AnchorPredictions(torch.cat(offsets, 1), torch.cat(logits, 1), anchors)
+        classes = [head(x).reshape(count, -1, 2) for head, x in zip(self.ClassHead, features, strict=True)]
+        # A softmax over background and face is a sigmoid of their difference.
+        logits = torch.cat([x[..., 1] - x[..., 0] for x in classes], 1)
+        shapes = [(x.shape[-2], x.shape[-1]) for x in features]
+        return Predictions(logits, torch.cat(offsets, 1), make_anchors(shapes, STRIDES, ANCHOR_SIZES, images.device))
 
+    def decode(self, predictions: Predictions) -> Tensor:
+        return decode(predictions.offsets, predictions.anchors)
 
-def make_anchors(shapes: list[tuple[int, int]], device: torch.device) -> Tensor:
-    """Anchors ``[A, 4]`` (centre x, centre y, width, height, pixels) of maps with these rows and columns."""
-    anchors = []
-    for (rows, columns), stride, sizes in zip(shapes, STRIDES, ANCHOR_SIZES, strict=True):
-        y = ((torch.arange(rows, device=device) + 0.5) * stride).view(-1, 1, 1).expand(-1, columns, 2)
-        x = ((torch.arange(columns, device=device) + 0.5) * stride).view(1, -1, 1).expand(rows, -1, 2)
-        size = torch.tensor(sizes, device=device, dtype=torch.float32).expand(rows, columns, 2)
-        anchors.append(torch.stack([x, y, size, size], -1).reshape(-1, 4))
-    return torch.cat(anchors)
+    def targets(
+        self, predictions: Predictions, faces: Sequence[Tensor], ignored: Sequence[Tensor] | None = None
+    ) -> Targets:
+        return multibox_targets(predictions.anchors, faces, ignored)
 
-
-def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Offsets ``[..., 4]`` of xyxy boxes from their anchors (RetinaFace's variances)."""
-    centre = ((boxes[..., :2] + boxes[..., 2:]) / 2 - anchors[..., :2]) / (VARIANCES[0] * anchors[..., 2:])
-    size = ((boxes[..., 2:] - boxes[..., :2]).clamp(min=1e-3) / anchors[..., 2:]).log() / VARIANCES[1]
-    return torch.cat([centre, size], -1)
-
-
-def decode(offsets: Tensor, anchors: Tensor) -> Tensor:
-    """The inverse of `encode`."""
-    centre = anchors[..., :2] + offsets[..., :2] * VARIANCES[0] * anchors[..., 2:]
-    half = anchors[..., 2:] * (offsets[..., 2:] * VARIANCES[1]).exp() / 2
-    return torch.cat([centre - half, centre + half], -1)
-
-
-def load_retinaface(weights: Path) -> RetinaFace:
-    """A RetinaFace with published weights, in evaluation mode.
-
-    Raises:
-        DataError: the file is missing or does not hold these weights.
-    """
-    if not weights.is_file():
-        raise DataError(f"{weights} is not there: expected the published Retinaface_mobilenet0.25.pth")
-    model = RetinaFace()
-    state = {name.removeprefix("module."): value for name, value in load_checkpoint(weights).items()}
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise DataError(f"{weights}: expected the weights of RetinaFace MobileNet-0.25: {error}") from error
-    return model.eval()
+    def loss(self, predictions: Predictions, targets: Targets, label_smoothing: float = 0.0) -> Losses:
+        return multibox_loss(predictions, targets, label_smoothing)
