@@ -37,10 +37,10 @@ class DetectorGraph(nn.Module):
         self.detector = detector
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        logits, boxes = self.detector(image)
-        half_logits, half_boxes = self.detector(avg_pool2d(image, 2))
+        whole, half = self.detector(image), self.detector(avg_pool2d(image, 2))
+        boxes, half_boxes = self.detector.decode(whole), self.detector.decode(half)
         large = ((half_boxes[..., 2:] - half_boxes[..., :2]).amin(-1) >= LARGE_FACE).float()
-        scores = torch.cat([logits.sigmoid(), half_logits.sigmoid() * large], 1)
+        scores = torch.cat([whole.logits.sigmoid(), half.logits.sigmoid() * large], 1)
         return torch.cat([boxes, half_boxes * 2], 1), scores
 
 

@@ -35,7 +35,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     # Without training most scores are alike; spread them, so that the order of detections is well defined.
     torch.nn.init.normal_(detector.predict.weight, std=0.3)
     torch.nn.init.normal_(generator.leave.weight, std=0.1)
-    save_file(detector.state_dict(), folder / "detector.safetensors", {"kind": "edge_detector", "size": "small"})
+    save_file(detector.state_dict(), folder / "detector.safetensors", {"kind": "detector", "detector": "edge-small"})
     save_file(
         generator.state_dict(),
         folder / "generator.safetensors",
@@ -130,7 +130,7 @@ def test_existing_outputs_and_wrong_weights_are_refused(weights: tuple[Path, Pat
     detector, generator = weights
     with pytest.raises(SinkError, match="exists"):
         export_bundle(ExportArgs(detector, generator, tmp_path))
-    with pytest.raises(CheckpointError, match="expected weights of kind 'edge_detector', got 'generator'"):
+    with pytest.raises(CheckpointError, match="expected weights of an edge detector, got kind 'generator'"):
         load_detector(generator)
     with pytest.raises(CheckpointError, match="is not there"):
         load_generator(tmp_path / "none.safetensors")

@@ -7,18 +7,22 @@ Where the code departs from the paper, a comment says so.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 from torch.nn.functional import relu, smooth_l1_loss
 
+from .application import Application, Redaction
 from .evaluation.detect import suppress
-from .losses.multibox import multibox_loss
-from .nets.retinaface import AnchorPredictions, RetinaFace, decode
+from .nets.face_detector import FaceDetector, Predictions
 from .nets.unet import EdgeUNet, PublishedUNet
-from .patches import PatchGeometry, PreparedBatch, Redaction, prepare, redact
+
+UPDATES = ("sequential", "joint")
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class Objectives:
             is about as large as those of the other objectives, at 1e-2 fifty times larger, and drowns them.
         target_confidence: lowest score of the detections that make up ``f(x)``.
         target_iou: of the non-maximum suppression that makes them.
+        updates: ``sequential``: g takes a step for each objective in turn, as in Algorithm 1; ``joint``: one step for
+            their sum, as in the published code, which costs less.
+        max_gradient_norm: gradients are clipped to this norm.
     """
 
     eps_rev: float = 20.0
@@ -39,14 +46,15 @@ class Objectives:
     alpha: float = 1e-4
     target_confidence: float = 0.01
     target_iou: float = 0.45
+    updates: str = "sequential"
+    max_gradient_norm: float = 10.0
 
 
 @torch.no_grad()
-def detections_of(detector: RetinaFace, x: Tensor, confidence: float, iou: float) -> list[Tensor]:
+def detections_of(detector: FaceDetector, x: Tensor, confidence: float, iou: float) -> list[Tensor]:
     """``f(x)`` as a target: the detector's boxes ``[n, 4]`` (xyxy pixels) after suppression, for each image."""
-    predictions: AnchorPredictions = detector(x)
-    boxes = decode(predictions.offsets, predictions.anchors)
-    scores = predictions.logits.softmax(-1)[..., 1]
+    predictions: Predictions = detector(x)
+    boxes, scores = detector.decode(predictions).float(), predictions.logits.float().sigmoid()
     found = []
     for box, score in zip(boxes, scores, strict=True):
         strong = score > confidence
@@ -61,32 +69,33 @@ def review_loss(g_x: Redaction, eps_rev: float) -> Tensor:
     return relu((distance * g_x.mask).sum((1, 2, 3)) / covered - eps_rev).mean()
 
 
-def cycle_loss(
-    f_g: RetinaFace, g_x: Tensor, x: Tensor, b: list[Tensor], f_x: list[Tensor], objectives: Objectives
-) -> Tensor:
-    """L_det(f_theta'(x), f(x)) with ``theta' = theta - alpha * grad L_det(f_theta(g(x)), b)`` (equation 6).
+def post_hoc_and_cycle_loss(
+    f_g: FaceDetector, g_x: Tensor, x: Tensor, b: list[Tensor], f_x: list[Tensor], objectives: Objectives
+) -> tuple[Tensor, Tensor]:
+    """``L_det(f_theta(g(x)), f(x))``, and ``L_det(f_theta'(x), f(x))`` for a theta' that has learned from ``g(x)``.
 
-    Differentiable in `g_x` through the gradient step. `f_g` is called with its running statistics, so that the
-    step depends on its weights alone; its own weights and statistics stay as they are.
+    ``theta' = theta - alpha * grad L_det(f_theta(g(x)), b)`` (equation 6); the second loss is differentiable in `g_x`
+    through this gradient step. `f_g` looks at ``g(x)`` once for both, with its running statistics, so that the step
+    depends on its weights alone; its own weights and statistics stay as they are.
     """
-    theta = {name: weight.detach() for name, weight in f_g.named_parameters()}
-    statistics = dict(f_g.named_buffers())
+    theta = {name: weight.detach() for name, weight in f_g.named_parameters() if weight.requires_grad}
+    fixed = {name: weight.detach() for name, weight in f_g.named_parameters() if not weight.requires_grad}
+    fixed |= dict(f_g.named_buffers())
 
-    def loss_on_blurred(weights: dict[str, Tensor], images: Tensor) -> Tensor:
-        predictions = functional_call(f_g, (weights, statistics), (images,))
-        return multibox_loss(predictions, b, objectives.label_smoothing)
+    def l_det(predictions: Predictions, faces: list[Tensor]) -> Tensor:
+        return f_g.judge(predictions, faces, label_smoothing=objectives.label_smoothing).total
 
-    gradient = grad(loss_on_blurred)(theta, g_x)
+    def learn(weights: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
+        predictions = functional_call(f_g, (weights, fixed), (images,))
+        return l_det(predictions, b), l_det(predictions, f_x)
+
+    gradient, post_hoc = grad(learn, has_aux=True)(theta, g_x)
     theta_stepped = {name: theta[name] - objectives.alpha * gradient[name] for name in theta}
-    predictions = functional_call(f_g, (theta_stepped, statistics), (x,))
-    return multibox_loss(predictions, f_x, objectives.label_smoothing)
-
-
-MAX_GRADIENT_NORM = 10.0
+    return post_hoc, l_det(functional_call(f_g, (theta_stepped, fixed), (x,)), f_x)
 
 
 class Algorithm1:
-    """One iteration of Algorithm 1 at a time, each objective an update of its own.
+    """One iteration of Algorithm 1 at a time.
 
     Args:
         g: the generator, updated by `step`.
@@ -94,75 +103,113 @@ class Algorithm1:
         f_g: the detector that learns from anonymized images, updated by `step`.
         optimizer_g, optimizer_fg: theirs.
         objectives: constants.
-        geometry: how faces are cut out.
+        application: how g is applied to the faces.
+        fabric: device precision, and the processes that share the work.
     """
 
     def __init__(
         self,
         g: EdgeUNet | PublishedUNet,
-        f: RetinaFace,
-        f_g: RetinaFace,
+        f: FaceDetector,
+        f_g: FaceDetector,
         optimizer_g: torch.optim.Optimizer,
         optimizer_fg: torch.optim.Optimizer,
         objectives: Objectives,
-        geometry: PatchGeometry,
+        application: Application,
+        fabric: Fabric,
     ) -> None:
         self.g, self.f, self.f_g = g, f.eval().requires_grad_(False), f_g
         self.optimizer_g, self.optimizer_fg = optimizer_g, optimizer_fg
-        self.objectives, self.geometry = objectives, geometry
+        self.objectives, self.application, self.fabric = objectives, application, fabric
 
     def step(self, x: Tensor, b: list[Tensor]) -> dict[str, float]:
-        """Updates g by the four objectives in turn, then f_g; returns the five losses.
+        """Updates g by the four objectives, then f_g; returns the five losses.
 
         Args:
             x: clear images, ``[N, 3, H, W]`` BGR 0..255.
             b: faces of each image, ``[n, 4]`` xyxy pixels.
         """
         settings = self.objectives
-        f_x = detections_of(self.f, x, settings.target_confidence, settings.target_iou)
-        batch = prepare(x, b, self.geometry)
-        losses = {}
-
-        # 1. Review convenience: stay near Gaussian blur.
-        losses["review"] = self._update_g(review_loss(self._redacted(batch), settings.eps_rev))
-
-        # 2. Operational fidelity: f finds in g(x) what it finds in x.
-        losses["operational"] = self._update_g(multibox_loss(self.f(self._redacted(batch).images), f_x))
-
-        # 3. Post-hoc fidelity: so does f_g.
+        with self.fabric.autocast():
+            f_x = detections_of(self.f, x, settings.target_confidence, settings.target_iou)
+        prepared = self.application.prepare(x, b)
         self.f_g.eval()
-        predictions = self.f_g(self._redacted(batch).images)
-        losses["post_hoc"] = self._update_g(multibox_loss(predictions, f_x, settings.label_smoothing))
 
-        # 4. Cycle fidelity: f_g after a step of learning from g(x) finds in x what f finds there.
-        losses["cycle"] = self._update_g(cycle_loss(self.f_g, self._redacted(batch).images, x, b, f_x, settings))
+        if settings.updates == "sequential":
+            losses = self._update_in_turn(prepared, x, b, f_x)
+        else:
+            losses = self._update_at_once(prepared, x, b, f_x)
+        return losses | self.step_f_g(x, b, prepared)
 
-        # 5. f_g learns from g(x), with g fixed.
-        with torch.no_grad():
-            g_x = self._redacted(batch).images
+    def step_f_g(self, x: Tensor, b: list[Tensor], prepared: Any = None) -> dict[str, float]:
+        """f_g learns from g(x), with g fixed; returns its loss."""
+        with torch.no_grad(), self.fabric.autocast():
+            g_x = self._redacted(self.application.prepare(x, b) if prepared is None else prepared).images
         self.f_g.train()
-        loss = multibox_loss(self.f_g(g_x), b, settings.label_smoothing)
-        losses["f_g"] = _update(loss, self.f_g, self.optimizer_fg)
+        with self.fabric.autocast():
+            loss = self._l_det(self.f_g, g_x, b, self.objectives.label_smoothing)
+        return {"f_g": self._update(loss, self.f_g, self.optimizer_fg)}
+
+    def _update_in_turn(self, prepared: Any, x: Tensor, b: list[Tensor], f_x: list[Tensor]) -> dict[str, float]:
+        """A step of g for each objective; the next one sees the g that the last one made."""
+        settings = self.objectives
+        objectives: dict[str, Callable[[Redaction], Tensor]] = {
+            "review": lambda g_x: review_loss(g_x, settings.eps_rev),
+            "operational": lambda g_x: self._l_det(self.f, g_x.images, f_x),
+            "post_hoc": lambda g_x: self._l_det(self.f_g, g_x.images, f_x, settings.label_smoothing),
+            "cycle": lambda g_x: post_hoc_and_cycle_loss(self.f_g, g_x.images, x, b, f_x, settings)[1],
+        }
+        losses = {}
+        for name, objective in objectives.items():
+            with self.fabric.autocast():
+                loss = objective(self._redacted(prepared))
+            losses[name] = self._update(loss, self.g, self.optimizer_g)
         return losses
 
-    def _redacted(self, batch: PreparedBatch) -> Redaction:
+    def _update_at_once(self, prepared: Any, x: Tensor, b: list[Tensor], f_x: list[Tensor]) -> dict[str, float]:
+        """One step of g for the sum; ``g(x)``, and what f_g sees in it, are made once for all of them."""
+        settings = self.objectives
+        with self.fabric.autocast():
+            g_x = self._redacted(prepared)
+            losses = {
+                "review": review_loss(g_x, settings.eps_rev),
+                "operational": self._l_det(self.f, g_x.images, f_x),
+            }
+            pair = post_hoc_and_cycle_loss(self.f_g, g_x.images, x, b, f_x, settings)
+            losses |= zip(("post_hoc", "cycle"), pair, strict=True)
+        self._update(torch.stack(list(losses.values())).sum(), self.g, self.optimizer_g)
+        return {name: loss.item() for name, loss in losses.items()}
+
+    def _redacted(self, prepared: Any) -> Redaction:
         """``g(x, b)`` with the weights of now."""
-        return redact(batch, self.g, self.geometry)
+        return self.application.redact(prepared, self.g)
 
-    def _update_g(self, loss: Tensor) -> float:
-        # A hinge at zero has no gradient; an optimizer step would still move g by its momentum.
-        return _update(loss, self.g, self.optimizer_g) if loss.item() else 0.0
+    @staticmethod
+    def _l_det(detector: FaceDetector, images: Tensor, faces: list[Tensor], label_smoothing: float = 0.0) -> Tensor:
+        return detector.detection_loss(images, faces, label_smoothing=label_smoothing).total
 
+    def _update(self, loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
+        """One step down the loss's gradient, which the processes average; returns the loss."""
+        value = loss.item()
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        # Only the gradients of this model: the loss may also reach the weights of the other one.
+        gradients = torch.autograd.grad(loss, weights)
+        for weight, gradient in zip(weights, self._averaged(gradients), strict=True):
+            weight.grad = gradient
+        norm = nn.utils.clip_grad_norm_(weights, self.objectives.max_gradient_norm)
+        # Every process sees the same norm, so all stop, or none. A loss that only one of them sees would not do.
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"the loss is {value:.4g} and the norm of its gradient {norm.item():.4g}")
+        # A hinge at zero has no gradient; a step would still move g by its momentum.
+        if norm > 0:
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return value
 
-def _update(loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
-    value = loss.item()
-    if not torch.isfinite(loss):
-        raise FloatingPointError(f"the loss is {value}: resume from the last checkpoint with lower learning rates")
-    weights = [weight for weight in model.parameters() if weight.requires_grad]
-    # Only the gradients of this model: the loss may also reach the weights of the other one.
-    for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
-        weight.grad = gradient
-    nn.utils.clip_grad_norm_(weights, MAX_GRADIENT_NORM)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return value
+    def _averaged(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+        if self.fabric.world_size == 1:
+            return gradients
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        flat = cast(Tensor, self.fabric.all_reduce(flat, reduce_op="mean"))
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        return [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]

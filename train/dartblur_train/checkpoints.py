@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .data.labels import DataError
 
 
 def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
@@ -20,3 +26,65 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
     """Reads what `save_checkpoint` wrote (or a published ``.pth``), tensors and plain values only."""
     state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     return state
+
+
+def start_from(module: nn.Module, file: Path, prefix: str) -> None:
+    """Loads the weights to start a training run from.
+
+    Args:
+        module: the network that gets them.
+        file: ``.safetensors`` of an earlier run, or a graph of a bundle (``.onnx``), whose initializers keep the
+            names of the weights behind `prefix`.
+
+    Raises:
+        DataError: the file can't be read or holds weights of another network.
+    """
+    weights = _onnx_weights(file, prefix) if file.suffix == ".onnx" else _safetensors_weights(file)
+    # An exported graph has no counters of batches, and none are needed.
+    fill_in(module, weights, file, optional="num_batches_tracked")
+
+
+def fill_in(module: nn.Module, weights: Mapping[str, Tensor], file: Path, optional: str | None = None) -> None:
+    """Loads weights that come from `file`.
+
+    Args:
+        module: gets them.
+        weights: by name.
+        file: for the message.
+        optional: names that end so may be missing.
+
+    Raises:
+        DataError: a name is missing or too many, or a shape is another.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in weights and not (optional and name.endswith(optional))]
+    unknown = [name for name in weights if name not in own]
+    other = [name for name, value in weights.items() if name in own and value.shape != own[name].shape]
+    for names, what in ((missing, "is missing"), (unknown, "is none of the network's"), (other, "has another shape")):
+        if names:
+            raise DataError(f"{file}: expected the weights of {type(module).__name__}; {names[0]!r} {what}")
+    module.load_state_dict({**own, **weights})
+
+
+def _safetensors_weights(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{file}: expected a safetensors file of an earlier run: {error}") from error
+
+
+def _onnx_weights(file: Path, prefix: str) -> dict[str, Tensor]:
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ModuleNotFoundError as error:
+        raise DataError(f"{file}: reading a bundle's graph needs onnx: pip install 'dartblur-edge[export]'") from error
+    try:
+        graph = onnx.load(file).graph
+    except (OSError, DecodeError) as error:
+        raise DataError(f"{file}: expected a graph of a bundle: {error}") from error
+    return {
+        tensor.name.removeprefix(prefix): torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
+        for tensor in graph.initializer
+        if tensor.name.startswith(prefix)
+    }

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import conv2d, grid_sample, pad
 
-from .nets.unet import EdgeUNet, PublishedUNet
+from .application import Redaction
 
 
 @dataclass(frozen=True)
@@ -86,21 +86,6 @@ def crop_grid(boxes: Tensor, height: int, width: int, geometry: PatchGeometry) -
 
 
 @dataclass(frozen=True)
-class Redaction:
-    """A batch whose faces are overwritten.
-
-    Attributes:
-        images: ``g(x, b)``, ``[N, 3, H, W]`` BGR 0..255; gradients flow to the generator.
-        blurred: ``x_blur``, the same pasted from the blurred patches.
-        mask: ``b``, ``[N, 1, H, W]``, 1 on each pixel that a box touches.
-    """
-
-    images: Tensor
-    blurred: Tensor
-    mask: Tensor
-
-
-@dataclass(frozen=True)
 class PreparedBatch:
     """What of a redaction does not depend on the generator's weights, made once for several updates.
 
@@ -147,7 +132,7 @@ def prepare(images: Tensor, boxes: list[Tensor], geometry: PatchGeometry) -> Pre
     return PreparedBatch(images, patches, slots, mask, paste, blurred, most)
 
 
-def redact(prepared: PreparedBatch, generator: PublishedUNet | EdgeUNet, geometry: PatchGeometry) -> Redaction:
+def redact(prepared: PreparedBatch, generator: nn.Module, geometry: PatchGeometry) -> Redaction:
     """``g(x, b)`` of a prepared batch."""
     mask = face_mask(geometry, prepared.patches.device).expand(len(prepared.patches), -1, -1, -1)
     painted = _paste(generator(prepared.patches, mask), prepared.slots, prepared.paste, prepared.most)
@@ -184,3 +169,27 @@ def _paste_grid(boxes: Tensor, most: int, height: int, width: int, geometry: Pat
         grid[region[0], region[1], 1] = ((v + 0.5) * (2 / (most * size)) - 1)[:, None]
         covered[:, region[0], region[1]] = 1
     return grid, covered
+
+
+@dataclass(frozen=True)
+class PatchApplication:
+    """Each face with its surroundings goes through the U-Net as a patch of one size.
+
+    Attributes:
+        geometry: how faces are cut out.
+    """
+
+    geometry: PatchGeometry
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Of `Application`."""
+        return {"mode": "patch", "patch_size": str(self.geometry.size), "context": str(self.geometry.context)}
+
+    def prepare(self, images: Tensor, boxes: list[Tensor]) -> PreparedBatch:
+        """Of `Application`."""
+        return prepare(images, boxes, self.geometry)
+
+    def redact(self, prepared: PreparedBatch, generator: nn.Module) -> Redaction:
+        """Of `Application`."""
+        return redact(prepared, generator, self.geometry)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,7 +15,16 @@ from ..errors import BackendError, DartBlurError, InputError
 
 train = typer.Typer(help="Train the detector and the learned blur (needs the extra 'train').", no_args_is_help=True)
 
-DataOption = Annotated[Path, typer.Option(help="Folder with widerface/ and, for the detector, celeba/ and lfw/.")]
+DataOption = Annotated[Path, typer.Option(help="A data set, or a folder with widerface/ and maybe celeba/ and lfw/.")]
+LayoutOption = Annotated[str, typer.Option(help="Of the data set: auto, wider, retinaface, coco, yolo or voc.")]
+ShardsOption = Annotated[str | None, typer.Option(help="Train on WebDataset shards: 'train-{000000..000099}.tar'.")]
+BadDataOption = Annotated[str, typer.Option(help="Malformed lines, unreadable pictures: refuse, or count and skip.")]
+EveryOption = Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")]
+PrecisionOption = Annotated[str, typer.Option(help="fp32, or bf16 (mixed).")]
+AcceleratorOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+WorkersOption = Annotated[int, typer.Option(min=0, help="Processes that make samples.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of weights and samples.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads of torch.")]
 OutOption = Annotated[Path, typer.Option(help="Folder for checkpoints, weights and the log; resumes what is there.")]
 
 
@@ -30,7 +41,10 @@ def _prepare_training(threads: int | None) -> None:
     _need("train", "dartblur_train.detector_training")
     import torch
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    # On a terminal the progress bar tells the same; elsewhere a line of text does.
+    logging.basicConfig(
+        level=logging.WARNING if sys.stderr.isatty() else logging.INFO, format="%(asctime)s %(message)s"
+    )
     if threads:
         torch.set_num_threads(threads)
 
@@ -39,35 +53,47 @@ def _prepare_training(threads: int | None) -> None:
 def detector(
     data: DataOption,
     out: OutOption,
-    size: Annotated[str, typer.Option(help="Size of the network.")] = "small",
+    layout: LayoutOption = "auto",
+    shards: ShardsOption = None,
+    on_bad_data: BadDataOption = "refuse",
+    detector: Annotated[
+        str, typer.Option(help="Family: edge-small, retinaface, pyramidbox or yolo-face.")
+    ] = "edge-small",
+    start: Annotated[
+        Path | None, typer.Option(help="Weights to start from: .safetensors, or a bundle's .onnx.")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 10_000,
-    batch: Annotated[int, typer.Option(min=1, help="Samples a step.")] = 32,
+    batch: Annotated[int, typer.Option(min=1, help="Samples a step on each device.")] = 32,
+    augmentation: Annotated[str, typer.Option(help="mosaic (faces of all sizes) or published.")] = "mosaic",
     sample_size: Annotated[int, typer.Option(min=64, help="Side of a sample, pixels; a multiple of 32.")] = 320,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Of AdamW, at its highest.")] = 2e-3,
-    precision: Annotated[str, typer.Option(help="bf16 or fp32.")] = "bf16",
     native: Annotated[float, typer.Option(min=0, max=1, help="Share of images shown at about their own size.")] = 0.7,
-    every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 1000,
-    seed: Annotated[int, typer.Option()] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch.")] = None,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Of AdamW, at its highest.")] = 2e-3,
+    box_weight: Annotated[float | None, typer.Option(min=0, help="Of the edge detector's box loss.")] = None,
+    ema: Annotated[float, typer.Option(min=0, max=1, help="Decay of the averaged weights.")] = 0.9985,
+    every: EveryOption = 1000,
+    precision: PrecisionOption = "bf16",
+    accelerator: AcceleratorOption = "auto",
+    workers: WorkersOption = 1,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
 ) -> None:
-    """Train the edge detector; run the same command again to resume."""
+    """Train a face detector; run the same command again to resume."""
     _prepare_training(threads)
     from dartblur_train.detector_training import DetectorArgs, train_detector
+    from dartblur_train.run import RunArgs
+    from dartblur_train.sources import DataArgs
 
-    if precision not in ("bf16", "fp32"):
-        raise InputError(f"--precision: expected bf16 or fp32, got {precision!r}")
     args = DetectorArgs(
-        data,
-        out,
-        size,
-        steps,
-        batch,
-        learning_rate=learning_rate,
-        precision=precision,
-        native=native,
+        DataArgs(data, layout, shards, _bad_data(on_bad_data)),
+        RunArgs(out, steps, batch, every, 50, precision, accelerator, workers, seed),
+        detector,
+        start,
+        augmentation=augmentation,
         sample_size=sample_size,
-        every=every,
-        seed=seed,
+        native=native,
+        learning_rate=learning_rate,
+        box_weight=box_weight,
+        ema=ema,
     )
     typer.echo(_trained(lambda: train_detector(args)))
 
@@ -76,41 +102,105 @@ def detector(
 def dart(
     data: DataOption,
     out: OutOption,
-    weights: Annotated[Path, typer.Option(help="Published Retinaface_mobilenet0.25.pth, for f and f_g.")],
+    weights: Annotated[Path, typer.Option(help="Of f, and the start of f_g: .pth as published, or .safetensors.")],
+    layout: LayoutOption = "auto",
+    shards: ShardsOption = None,
+    on_bad_data: BadDataOption = "refuse",
+    detector: Annotated[str, typer.Option(help="Family of f and f_g, as for 'train detector'.")] = "retinaface",
     generator: Annotated[str, typer.Option(help="edge or published.")] = "edge",
+    mode: Annotated[str, typer.Option(help="Apply g to patches of faces, or to the whole frame.")] = "patch",
+    patch_size: Annotated[int, typer.Option(min=8, help="Side of a patch, pixels.")] = 64,
+    updates: Annotated[str, typer.Option(help="sequential (Algorithm 1) or joint (one summed step).")] = "sequential",
     steps: Annotated[int, typer.Option(min=1, help="Iterations of Algorithm 1.")] = 1000,
-    batch: Annotated[int, typer.Option(min=1, help="Images a step.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, help="Images a step on each device.")] = 8,
+    augmentation: Annotated[str, typer.Option(help="mosaic (crops around faces) or published.")] = "mosaic",
     learning_rate_g: Annotated[float, typer.Option(min=0, help="Of the generator's Adam.")] = 5e-4,
     learning_rate_fg: Annotated[float, typer.Option(min=0, help="Of f_g's Adam.")] = 5e-4,
+    decay_g: Annotated[float, typer.Option(min=1e-6, max=1, help="What is left of the first at the end.")] = 0.1,
+    decay_fg: Annotated[float, typer.Option(min=1e-6, max=1, help="What is left of the second at the end.")] = 0.1,
+    max_gradient_norm: Annotated[float, typer.Option(min=0, help="Gradients are clipped to this norm.")] = 10.0,
+    label_smoothing: Annotated[float, typer.Option(min=0, max=1, help="Where f_g learns or is judged.")] = 0.2,
     alpha: Annotated[float, typer.Option(min=0, help="Step of the cycle objective's inner update.")] = 1e-4,
     target_confidence: Annotated[float, typer.Option(min=0, max=1, help="Lowest score of what f finds in x.")] = 0.01,
     eps_rev: Annotated[float, typer.Option(min=0, help="Free distance to Gaussian blur, grey levels.")] = 20.0,
-    patch_size: Annotated[int, typer.Option(min=8, help="Side of a patch, pixels.")] = 64,
-    every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 200,
-    seed: Annotated[int, typer.Option()] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch.")] = None,
+    fg_epochs: Annotated[int, typer.Option(min=0, help="Rounds of f_g alone before each round of g.")] = 0,
+    every: EveryOption = 200,
+    precision: PrecisionOption = "fp32",
+    accelerator: AcceleratorOption = "auto",
+    workers: WorkersOption = 1,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
 ) -> None:
     """Train the learned blur by Algorithm 1; run the same command again to resume."""
     _prepare_training(threads)
     from dartblur_train.algorithm1 import Objectives
     from dartblur_train.dart_training import DartArgs, train_dart
     from dartblur_train.patches import PatchGeometry
+    from dartblur_train.run import RunArgs
+    from dartblur_train.sources import DataArgs
 
     args = DartArgs(
-        data,
-        out,
+        DataArgs(data, layout, shards, _bad_data(on_bad_data)),
+        RunArgs(out, steps, batch, every, 10, precision, accelerator, workers, seed),
         weights,
+        detector,
         generator,
-        steps,
-        batch,
+        mode,
+        PatchGeometry(patch_size),
+        Objectives(eps_rev, label_smoothing, alpha, target_confidence, 0.45, updates, max_gradient_norm),
+        augmentation,
         learning_rate_g=learning_rate_g,
         learning_rate_fg=learning_rate_fg,
-        objectives=Objectives(eps_rev=eps_rev, alpha=alpha, target_confidence=target_confidence),
-        geometry=PatchGeometry(patch_size),
-        every=every,
-        seed=seed,
+        decay_g=decay_g,
+        decay_fg=decay_fg,
+        fg_epochs=fg_epochs,
     )
     typer.echo(_trained(lambda: train_dart(args)))
+
+
+@train.command()
+def recover(
+    data: DataOption,
+    out: OutOption,
+    method: Annotated[str, typer.Option(help="What is attacked: block, gaussian, pixelate or dart.")] = "dart",
+    generator: Annotated[Path | None, typer.Option(help="For dart: weights or a bundle. Default: built in.")] = None,
+    network: Annotated[str, typer.Option(help="The attacker's: edge or published.")] = "edge",
+    layout: LayoutOption = "auto",
+    shards: ShardsOption = None,
+    on_bad_data: BadDataOption = "refuse",
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 2000,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures a step on each device.")] = 8,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Of Adam; falls to a tenth.")] = 1e-3,
+    every: EveryOption = 500,
+    precision: PrecisionOption = "fp32",
+    accelerator: AcceleratorOption = "auto",
+    workers: WorkersOption = 1,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
+) -> None:
+    """Train an attacker that undoes a blur; 'dartblur evaluate recover' tells how far it gets."""
+    _prepare_training(threads)
+    from dartblur_train.recovery import RecoveryArgs, train_recovery
+    from dartblur_train.run import RunArgs
+    from dartblur_train.sources import DataArgs
+
+    from .evaluation import generator_or_default
+
+    args = RecoveryArgs(
+        DataArgs(data, layout, shards, _bad_data(on_bad_data)),
+        RunArgs(out, steps, batch, every, 20, precision, accelerator, workers, seed),
+        method,
+        generator_or_default(method, generator),
+        network,
+        learning_rate=learning_rate,
+    )
+    typer.echo(_trained(lambda: train_recovery(args)))
+
+
+def _bad_data(policy: str) -> Literal["refuse", "skip"]:
+    if policy not in ("refuse", "skip"):
+        raise InputError(f"--on-bad-data: expected refuse or skip, got {policy!r}")
+    return policy  # type: ignore[return-value]
 
 
 def export(
@@ -166,13 +256,13 @@ def _frame_size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
-def _trained(run: object) -> Path:
+def _trained(run: Callable[[], Path]) -> Path:
     from dartblur_train.data.labels import DataError
+    from dartblur_train.run import TrainingError
 
     try:
-        result: Path = run()  # type: ignore[operator]
+        return run()
     except DataError as error:
         raise InputError(str(error)) from error
-    except FloatingPointError as error:
+    except TrainingError as error:
         raise DartBlurError(str(error)) from error
-    return result

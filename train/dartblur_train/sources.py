@@ -1,0 +1,81 @@
+"""Which data a run trains on and is measured on."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .data.cache import ImageCache, ImageSet
+from .data.formats import read_data_set
+from .data.labels import FaceImage
+from .data.problems import Problems
+from .data.shards import ShardSet
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = {"widerface": 0.85, "celeba": 0.1, "lfw": 0.05}
+"""The sets that are looked for in a folder that holds several, and how often a sample's image comes from each."""
+
+
+@dataclass(frozen=True)
+class DataArgs:
+    """Where pictures and faces come from.
+
+    Attributes:
+        folder: a data set, or a folder with ``widerface/`` and, if wanted, ``celeba/`` and ``lfw/``.
+        layout: of the data set, see `read_data_set`; ``auto`` looks.
+        shards: WebDataset shards to train on instead, like ``train-{000000..000099}.tar``; `folder` is then only for
+            validation.
+        on_bad_data: ``refuse`` stops at the first bad line or picture; ``skip`` counts and reports them.
+    """
+
+    folder: Path
+    layout: str = "auto"
+    shards: str | None = None
+    on_bad_data: Literal["refuse", "skip"] = "refuse"
+
+    def problems(self) -> Problems:
+        """A new account of bad data."""
+        return Problems(self.on_bad_data)
+
+
+def open_training_sets(data: DataArgs, several: bool = True) -> tuple[list[ImageSet], list[float]]:
+    """The training part, decoded, and how often each of its sets is drawn from.
+
+    Args:
+        data: where.
+        several: also the sets beside ``widerface/``, whose boxes are less exact.
+    """
+    problems = data.problems()
+    if data.shards is not None:
+        return [ShardSet(data.shards, problems=problems)], [1.0]
+    sets: list[ImageSet] = []
+    weights = []
+    for name, folder in _folders(data.folder).items():
+        if several or name in ("", "widerface"):
+            records = read_data_set(folder, data.layout, "train", problems)
+            sets.append(ImageCache(records, problems))
+            weights.append(WEIGHTS.get(name, 1.0))
+    _tell(problems)
+    return sets, weights
+
+
+def read_validation(data: DataArgs, most: int | None = None) -> list[FaceImage]:
+    """The validation part; of its pictures at most so many, evenly drawn."""
+    problems = data.problems()
+    folder = _folders(data.folder)
+    records = read_data_set(folder.get("widerface", data.folder), data.layout, "val", problems)
+    _tell(problems)
+    return records if most is None else records[:: max(1, len(records) // most)][:most]
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    found = {name: folder / name for name in WEIGHTS if (folder / name).is_dir()}
+    return found if "widerface" in found else {"": folder}
+
+
+def _tell(problems: Problems) -> None:
+    if problems.count:
+        log.warning("skipped bad data: %s", problems.summary())
