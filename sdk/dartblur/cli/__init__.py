@@ -27,6 +27,8 @@ _FORWARDED = {
     "doctor": ("doctor", "Show what is installed, which backends work, and why not."),
     "train": ("training", "Train the detector and the learned blur (needs the extra 'train')."),
     "export": ("training", "Make a model bundle of trained weights (needs the extra 'export')."),
+    "evaluate": ("evaluation", "Measure a blur: fidelities, recovery attack (needs the extra 'train')."),
+    "dataset": ("dataset", "Write an anonymized copy of a data set (needs the extra 'train')."),
 }
 """Commands whose module is loaded only when they are called: ``name: (module, help)``."""
 

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-MULTIPLE = 32
+from ..nets.face_detector import FaceDetector, Predictions
 
 
 def suppress(boxes: Tensor, scores: Tensor, iou: float, most: int = 750) -> Tensor:
@@ -24,16 +24,17 @@ def suppress(boxes: Tensor, scores: Tensor, iou: float, most: int = 750) -> Tens
 
 @torch.no_grad()
 def detect(
-    detector: nn.Module,
+    detector: FaceDetector,
     images: Iterable[NDArray[np.uint8]],
     long_side: int | None = None,
     threshold: float = 0.02,
     iou: float = 0.45,
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Boxes ``[n, 4]`` (xyxy, pixels of the image) and scores ``[n]`` for each uint8 BGR image.
+    """Boxes ``[n, 4]`` (xyxy, pixels of the image) and scores ``[n]`` for each image.
 
     Args:
-        detector: maps ``[1, 3, H, W]`` BGR 0..255 to ``logits [1, A]`` and ``boxes [1, A, 4]``.
+        detector: of any family; it is left in the mode that it was in.
+        images: uint8 ``[H, W, 3]`` BGR.
         long_side: scale images to this long side; None keeps their size.
     """
     modes = [(module, module.training) for module in detector.modules()]
@@ -44,13 +45,14 @@ def detect(
         if scale != 1.0:
             how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=how).astype(np.uint8, copy=False)
-        height, width = (-(-side // MULTIPLE) * MULTIPLE for side in image.shape[:2])
+        height, width = (-(-side // detector.multiple) * detector.multiple for side in image.shape[:2])
         padded = np.zeros((height, width, 3), np.uint8)
         padded[: image.shape[0], : image.shape[1]] = image
-        logits, boxes = detector(torch.from_numpy(padded).permute(2, 0, 1)[None].float())
-        scores = logits[0].sigmoid()
+        device = next(detector.parameters()).device
+        predictions: Predictions = detector(torch.from_numpy(padded).permute(2, 0, 1)[None].float().to(device))
+        scores = predictions.logits[0].sigmoid().cpu()
         strong = scores > threshold
-        box, score = boxes[0][strong], scores[strong]
+        box, score = detector.decode(predictions)[0].cpu()[strong], scores[strong]
         keep = suppress(box, score, iou)
         found.append((box[keep].numpy() / np.float32(scale), score[keep].numpy()))
     # Part by part: a fixed network inside one that trains stays fixed.

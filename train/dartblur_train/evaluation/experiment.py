@@ -1,0 +1,188 @@
+"""``dartblur evaluate fidelity``: the paper's table, from anonymized copies to figures.
+
+Everything it makes lies in one folder and is made once: the copies of the data set (``data/<method>``), the detectors
+trained on them (``detectors/<family>/<method>-<seed>``) and the rows of the table (``rows.json``). A run that is
+stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..data.labels import DataError, FaceImage
+from ..detector_training import DetectorArgs, train_detector
+from ..nets.detectors import build_detector
+from ..nets.face_detector import FaceDetector
+from ..run import RunArgs
+from ..sources import DataArgs, read_validation
+from .average_precision import PrecisionRecall, average_precision
+from .fidelity import CONFIDENCE, Boxes, fidelity, find
+from .wider_protocol import DIFFICULTIES, read_difficulty
+
+CLEAN = "clean"
+"""The row of a detector that is trained on the clear images: the ceiling."""
+
+MEASURES = ("operational", "post_hoc", "cycle")
+
+
+@dataclass(frozen=True)
+class FidelityArgs:
+    """What is compared.
+
+    Attributes:
+        data: the clear data set, training and validation part.
+        out: folder for everything that is made.
+        copies: name of each method, and how its copy of the data set is made: called with the folder to write to.
+        detectors: families, and f's weights; None: f is the detector of the ``clean`` row.
+        budget: how each f_g is trained; its folder and seed are set here.
+        seeds: one training for each.
+        confidence: lowest score of f's detections that count as truth.
+        difficulty: folder with WIDER FACE's ``wider_{easy,medium,hard}_val.mat``, if AP against its parts is wanted.
+        check_images: validation images; None: all.
+    """
+
+    data: DataArgs
+    out: Path
+    copies: dict[str, Callable[[Path], None]]
+    detectors: dict[str, Path | None]
+    budget: DetectorArgs
+    seeds: Sequence[int] = (0,)
+    confidence: float = CONFIDENCE
+    difficulty: Path | None = None
+    check_images: int | None = None
+
+
+@dataclass
+class Row:
+    """Figures of one method and one family; a list holds a value for each seed.
+
+    Attributes:
+        method, detector: names.
+        operational: the same for all seeds, since it trains nothing; empty for ``clean``.
+        post_hoc, cycle: see `fidelity`.
+        ap: AP@0.5 of f_g on clear images against the annotated faces, by part: ``all``, and WIDER's where asked for.
+    """
+
+    method: str
+    detector: str
+    operational: list[float] = field(default_factory=list)
+    post_hoc: list[float] = field(default_factory=list)
+    cycle: list[float] = field(default_factory=list)
+    ap: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `run_fidelity` found.
+
+    Attributes:
+        rows: the table.
+        curves: precision-recall curves of the first seed, by detector, measure and method.
+        found: detections of the first seed's f_g on clear images, by detector and method.
+        records: the validation images.
+    """
+
+    rows: list[Row]
+    curves: dict[tuple[str, str, str], PrecisionRecall]
+    found: dict[tuple[str, str], list[Boxes]]
+    records: list[FaceImage]
+
+
+def run_fidelity(args: FidelityArgs) -> Outcome:
+    """Makes what is missing, and measures.
+
+    Raises:
+        DataError: data, weights or an argument are missing or malformed.
+        TrainingError: a training runs away.
+    """
+    for name, make in args.copies.items():
+        make(args.out / "data" / name)
+    records = read_validation(args.data, args.check_images)
+    outcome = Outcome([], {}, {}, records)
+    for family, weights in args.detectors.items():
+        f = _fixed_detector(args, family, weights)
+        f_x = find(f, records)
+        for method in (CLEAN, *args.copies):
+            outcome.rows.append(_measure(args, family, f, f_x, method, outcome))
+            _keep(args.out / "rows.json", outcome.rows)
+    return outcome
+
+
+def _measure(args: FidelityArgs, family: str, f: FaceDetector, f_x: list[Boxes], method: str, outcome: Outcome) -> Row:
+    """A row of the table."""
+    row, records = Row(method, family), outcome.records
+    copy = None if method == CLEAN else _copy_of(args.data.folder, args.out / "data" / method)
+
+    def note(measure: str, found: list[Boxes], first: bool) -> None:
+        curve = fidelity(found, f_x, args.confidence)
+        getattr(row, measure).append(curve.average_precision)
+        if first:
+            outcome.curves[family, measure, method] = curve
+
+    if copy is not None:
+        note("operational", find(f, records, copy), True)
+    for number, seed in enumerate(args.seeds):
+        f_g = build_detector(family, _trained(args, family, method, seed)).eval()
+        on_clear = find(f_g, records)
+        note("post_hoc", on_clear if copy is None else find(f_g, records, copy), number == 0)
+        note("cycle", on_clear, number == 0)
+        for part, faces in _parts(args, records).items():
+            truth = [(record.boxes, record.ignored) for record in faces]
+            row.ap.setdefault(part, []).append(average_precision(on_clear, truth).average_precision)
+        outcome.found.setdefault((family, method), on_clear)
+    return row
+
+
+def _parts(args: FidelityArgs, records: list[FaceImage]) -> dict[str, list[FaceImage]]:
+    parts = {"all": records}
+    if args.difficulty is not None:
+        parts |= {name: read_difficulty(args.difficulty, name, records) for name in DIFFICULTIES}
+    return parts
+
+
+def _fixed_detector(args: FidelityArgs, family: str, weights: Path | None) -> FaceDetector:
+    return build_detector(family, weights or _trained(args, family, CLEAN, args.seeds[0])).eval()
+
+
+def _trained(args: FidelityArgs, family: str, method: str, seed: int) -> Path:
+    """Weights of f_g, trained from random ones on the method's images unless they are there."""
+    folder = args.data.folder if method == CLEAN else args.out / "data" / method
+    run = replace(args.budget.run, out=args.out / "detectors" / family / f"{method}-{seed}", seed=seed)
+    return train_detector(
+        replace(args.budget, data=replace(args.data, folder=folder), run=run, detector=family, several=False)
+    )
+
+
+def _copy_of(source: Path, copy: Path) -> Callable[[Path], Path]:
+    """Where the anonymized copy of a picture lies."""
+
+    def at(path: Path) -> Path:
+        file = copy / path.relative_to(source)
+        if not file.is_file():
+            raise DataError(f"{file} is not there: expected the anonymized copy of {path}; was it unreadable?")
+        return file
+
+    return at
+
+
+def _keep(file: Path, rows: list[Row]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    partial.replace(file)
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and the standard deviation of single values (0 for one)."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def default_budget(data: DataArgs, out: Path, steps: int, batch: int, precision: str, workers: int) -> DetectorArgs:
+    """How a fresh detector is trained where nothing else is said."""
+    run = RunArgs(out, steps, batch, every=steps, log_every=50, precision=precision, workers=workers)
+    return DetectorArgs(data, run, learning_rate=2e-3, check_images=100)
