@@ -21,8 +21,8 @@ from dartblur import load_bundle
 from dartblur.anonymizer import scale_boxes
 from dartblur.backends.cpu import CpuBackend
 from dartblur_train.data.cache import read_bgr
-from dartblur_train.detector_training import read_validation
 from dartblur_train.evaluation.average_precision import PrecisionRecall, average_precision
+from dartblur_train.sources import DataArgs, read_validation
 
 LONG_SIDE = 640
 SIZES = ((20, 32), (32, 64), (64, 10_000))
@@ -38,7 +38,7 @@ def main() -> int:
 
     bundle = load_bundle(args.model)
     backend = CpuBackend(bundle)
-    records = read_validation(args.data)[:: args.every]
+    records = read_validation(DataArgs(args.data))[:: args.every]
     detections, truth, sizes = [], [], []
     for record in records:
         image = read_bgr(record.path)

@@ -60,6 +60,10 @@ def test_the_table_is_made_by_one_command_and_goes_on(
     made = weights.stat().st_mtime_ns
     assert succeed(*command, *methods, *detectors, *budget) == table
     assert weights.stat().st_mtime_ns == made
+    # Figures of different budgets are not mixed.
+    other = dartblur(*command, *methods, *detectors, *budget, "--steps", 3)
+    assert other.returncode == 2
+    assert "settings.json tells of others" in other.stderr
 
 
 def test_an_attack_is_trained_and_judged(drawn_faces: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,6 @@ from ..data.labels import DataError, FaceImage
 from ..detector_training import DetectorArgs, train_detector
 from ..nets.detectors import build_detector
 from ..nets.face_detector import FaceDetector
-from ..run import RunArgs
 from ..sources import DataArgs, read_validation
 from .average_precision import PrecisionRecall, average_precision
 from .fidelity import CONFIDENCE, Boxes, fidelity, find
@@ -153,9 +153,31 @@ def _trained(args: FidelityArgs, family: str, method: str, seed: int) -> Path:
     """Weights of f_g, trained from random ones on the method's images unless they are there."""
     folder = args.data.folder if method == CLEAN else args.out / "data" / method
     run = replace(args.budget.run, out=args.out / "detectors" / family / f"{method}-{seed}", seed=seed)
-    return train_detector(
-        replace(args.budget, data=replace(args.data, folder=folder), run=run, detector=family, several=False)
+    budget = replace(
+        args.budget, data=replace(args.data, folder=folder), run=run, detector=family, several=False, start=None
     )
+    _claim(run.out, budget, None if method == CLEAN else folder / "manifest.json")
+    return train_detector(budget)
+
+
+def _claim(folder: Path, budget: DetectorArgs, manifest: Path | None) -> None:
+    """Notes what is trained here, and on which pictures; refuses a folder in which something else was trained."""
+    settings = {
+        "budget": json.loads(json.dumps(asdict(budget), default=str)),
+        "pictures": None if manifest is None else sha256(manifest.read_bytes()).hexdigest(),
+    }
+    # How it is carried out makes no difference to what comes out.
+    for name in ("accelerator", "workers", "every", "log_every"):
+        settings["budget"]["run"].pop(name)
+    file = folder / "settings.json"
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings, indent=2) + "\n")
+    elif json.loads(file.read_text()) != settings:
+        raise DataError(
+            f"{folder}: expected a detector trained with these options on these pictures, its settings.json tells of "
+            "others: repeat the options, choose another --out, or remove the folder"
+        )
 
 
 def _copy_of(source: Path, copy: Path) -> Callable[[Path], Path]:
@@ -180,9 +202,3 @@ def _keep(file: Path, rows: list[Row]) -> None:
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean, and the standard deviation of single values (0 for one)."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-
-
-def default_budget(data: DataArgs, out: Path, steps: int, batch: int, precision: str, workers: int) -> DetectorArgs:
-    """How a fresh detector is trained where nothing else is said."""
-    run = RunArgs(out, steps, batch, every=steps, log_every=50, precision=precision, workers=workers)
-    return DetectorArgs(data, run, learning_rate=2e-3, check_images=100)
