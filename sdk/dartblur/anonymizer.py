@@ -17,6 +17,14 @@ Method = Literal["dart", "gaussian", "pixelate", "solid"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
+def outermost(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The boxes ``[n, 4]`` xyxy that lie in no other: the same area is covered, and no face painted into a face."""
+    inside = (boxes[:, None, :2] >= boxes[None, :, :2]).all(2) & (boxes[:, None, 2:] <= boxes[None, :, 2:]).all(2)
+    # Of equal boxes, each of which lies in the other, the first stays.
+    earlier = np.tri(len(boxes), k=-1, dtype=bool)
+    return boxes[~(inside & (~inside.T | earlier)).any(1)]
+
+
 def scale_boxes(boxes: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
     """Boxes ``[n, 4]`` xyxy grown about their centres: twice as wide and high for a scale of 2."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -87,6 +95,6 @@ class Anonymizer:
 
     def redact(self, image: Image, detections: Detections) -> NDArray[np.float32]:
         """Overwrites the given faces in the image, in place; returns the boxes ``[n, 4]`` that it has covered."""
-        covered = scale_boxes(detections.boxes, self.box_scale)
+        covered = outermost(scale_boxes(detections.boxes, self.box_scale))
         self._backend.redact(image, covered, self.method)
         return covered

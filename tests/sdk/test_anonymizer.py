@@ -5,12 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 import skimage.data
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dartblur import Anonymizer, BackendError, FrameError, InputError, RedactedFrame, load_bundle
-from dartblur.anonymizer import METHODS, scale_boxes
+from dartblur.anonymizer import METHODS, outermost, scale_boxes
 from dartblur.backends.cpu import CpuBackend
 from dartblur.backends.fake import FakeBackend
 from dartblur.detections import Detections
+from dartblur_ops import solid
 
 FACE = (170, 60, 285, 225)
 """Where the astronaut's face is: x0, y0, x1, y1."""
@@ -197,3 +200,25 @@ def test_a_lower_threshold_finds_no_fewer(astronaut: np.ndarray) -> None:
 def test_scaling_boxes() -> None:
     assert scale_boxes(np.array([[10, 20, 30, 60]], np.float32), 1.5).tolist() == [[5, 10, 35, 70]]
     assert scale_boxes(np.zeros((0, 4), np.float32), 2).shape == (0, 4)
+
+
+boxes_lists = st.lists(st.tuples(*[st.integers(-4, 20)] * 4), max_size=8)
+
+
+@given(boxes_lists)
+def test_boxes_inside_others_go_and_the_same_area_is_covered(drawn: list[tuple[int, int, int, int]]) -> None:
+    boxes = np.array(drawn, np.float32).reshape(-1, 4)
+    kept = outermost(boxes)
+
+    def area(some: np.ndarray) -> np.ndarray:
+        image = np.zeros((16, 16, 3), np.uint8)
+        solid(image, some, (1, 1, 1))
+        return image
+
+    assert np.array_equal(area(kept), area(boxes))
+    assert len(outermost(kept)) == len(kept)
+
+
+def test_a_box_that_is_found_twice_stays_once() -> None:
+    boxes = np.array([[2, 2, 4, 4], [0, 0, 9, 9], [0, 0, 9, 9], [5, 5, 12, 9]], np.float32)
+    assert outermost(boxes).tolist() == [[0, 0, 9, 9], [5, 5, 12, 9]]

@@ -130,6 +130,7 @@ def _copy(text: str, source: DataArgs, quality: int) -> tuple[str, Callable[[Pat
     """The name of a method, and what writes its anonymized copy of the data set."""
     from dartblur_train.dataset import DataSetArgs, anonymize_data_set
 
+    from .. import __version__
     from .dataset import _progress, encode
 
     name, weights = _named_file("--method", text)
@@ -148,6 +149,7 @@ def _copy(text: str, source: DataArgs, quality: int) -> tuple[str, Callable[[Pat
             layout=source.layout,
             quality=quality,
             on_bad_data=source.on_bad_data,
+            tool=f"dartblur-edge {__version__}",
         )
         with _progress() as report:
             anonymize_data_set(args, encode, report)
