@@ -27,7 +27,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from dartblur_train.algorithm1 import Algorithm1, Objectives, detections_of, review_loss
+from dartblur_train.algorithm1 import Algorithm1, Faces, Objectives, detections_of, review_loss
 from dartblur_train.application import Application
 from dartblur_train.data.mosaic import FaceSamples, SampleSpec
 from dartblur_train.data.samples import collate
@@ -37,7 +37,7 @@ from dartblur_train.nets.unet import EdgeUNet
 from dartblur_train.sources import DataArgs, open_training_sets
 
 KINDS = ("reference", "joint", "sequential")
-Step = Callable[[Tensor, list[Tensor]], object]
+Step = Callable[[Tensor, Faces], object]
 
 
 def reference(weights: Path, application: Application, device: torch.device) -> Step:
@@ -48,19 +48,19 @@ def reference(weights: Path, application: Application, device: torch.device) -> 
     optimizer_fg = torch.optim.SGD(f_g.parameters(), 1e-4)
     settings = Objectives()
 
-    def step(x: Tensor, b: list[Tensor]) -> None:
+    def step(x: Tensor, b: Faces) -> None:
         smoothing = settings.label_smoothing
         f_x = detections_of(f.eval(), x, settings.target_confidence, settings.target_iou)
-        prepared = application.prepare(x, b)
+        prepared = application.prepare(x, b.boxes)
         g_x = application.redact(prepared, g)
         seen_by_f = f(g_x.images)
         seen_by_f_g = f_g.eval()(g_x.images)
         with higher.innerloop_ctx(f_g, optimizer_fg, track_higher_grads=True) as (stepped, inner):
-            inner.step(f_g.judge(stepped(g_x.images), b, label_smoothing=smoothing).total)
+            inner.step(f_g.judge(stepped(g_x.images), b.boxes, label_smoothing=smoothing).total)
             seen_after = stepped(x)
-        total = review_loss(g_x, settings.eps_rev) + f.judge(seen_by_f, f_x).total
-        total = total + f_g.judge(seen_by_f_g, f_x, label_smoothing=smoothing).total
-        total = total + f_g.judge(seen_after, f_x, label_smoothing=smoothing).total
+        total = review_loss(g_x, settings.eps_rev) + f.judge(seen_by_f, f_x.boxes).total
+        total = total + f_g.judge(seen_by_f_g, f_x.boxes, label_smoothing=smoothing).total
+        total = total + f_g.judge(seen_after, f_x.boxes, label_smoothing=smoothing).total
         optimizer_g.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(g.parameters(), settings.max_gradient_norm)
@@ -68,7 +68,7 @@ def reference(weights: Path, application: Application, device: torch.device) -> 
         with torch.no_grad():
             again = application.redact(prepared, g).images
         f_g.train()
-        loss = f_g.judge(f_g(again), b, label_smoothing=smoothing).total
+        loss = f_g.judge(f_g(again), b.boxes, label_smoothing=smoothing).total
         optimizer_fg.zero_grad()
         loss.backward()
         optimizer_fg.step()
@@ -86,13 +86,13 @@ def ours(weights: Path, application: Application, device: torch.device, updates:
     return Algorithm1(g, f, f_g, optimizer_g, optimizer_fg, Objectives(updates=updates), application, fabric).step
 
 
-def pictures(data: Path, batch: int, device: torch.device) -> tuple[Tensor, list[Tensor]]:
+def pictures(data: Path, batch: int, device: torch.device) -> tuple[Tensor, Faces]:
     sets, shares = open_training_sets(DataArgs(data), several=False)
-    spec = SampleSpec(320, mosaic=0, face_size=(20, 160), scale=(0.4, 2), max_faces=24, photometric=False)
+    spec = SampleSpec(320, mosaic=0, face_size=(20, 160), scale=(0.4, 2), max_faces=64, photometric=False)
     samples = FaceSamples(sets, shares, spec, 0)
     images, faces, valid, _ = collate([samples[number] for number in range(batch)])
     boxes = [row[keep].to(device) for row, keep in zip(faces, valid, strict=True)]
-    return images.float().to(device), boxes
+    return images.float().to(device), Faces(boxes)
 
 
 @contextmanager

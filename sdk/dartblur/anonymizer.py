@@ -22,7 +22,8 @@ def outermost(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     inside = (boxes[:, None, :2] >= boxes[None, :, :2]).all(2) & (boxes[:, None, 2:] <= boxes[None, :, 2:]).all(2)
     # Of equal boxes, each of which lies in the other, the first stays.
     earlier = np.tri(len(boxes), k=-1, dtype=bool)
-    return boxes[~(inside & (~inside.T | earlier)).any(1)]
+    kept: NDArray[np.float32] = boxes[~(inside & (~inside.T | earlier)).any(1)]
+    return kept
 
 
 def scale_boxes(boxes: NDArray[np.float32], scale: float) -> NDArray[np.float32]:

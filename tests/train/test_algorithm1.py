@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from dartblur_train.algorithm1 import Algorithm1, Objectives, post_hoc_and_cycle_loss, review_loss
+from dartblur_train.algorithm1 import Algorithm1, Faces, Objectives, post_hoc_and_cycle_loss, review_loss
 from dartblur_train.application import Application, Redaction
 from dartblur_train.frames import FrameApplication
 from dartblur_train.nets.edge_detector import EdgeDetector
@@ -32,7 +32,7 @@ def test_second_order_gradient_equals_finite_difference(detectors: tuple[RetinaF
     torch.manual_seed(2)
     x = torch.rand(1, 3, SIDE, SIDE, dtype=torch.float64) * 255
     g_x = (x + torch.randn_like(x) * 20).requires_grad_()
-    faces = [torch.tensor([[10.0, 12, 40, 50]], dtype=torch.float64)]
+    faces = Faces([torch.tensor([[10.0, 12, 40, 50]], dtype=torch.float64)])
     # A large alpha makes the step matter.
     objectives = Objectives(alpha=0.05)
 
@@ -53,7 +53,7 @@ def test_without_a_step_the_cycle_has_no_gradient(detectors: tuple[RetinaFace, R
     """With alpha 0 the weights don't depend on g(x), so neither does the loss on the clear picture."""
     x = torch.rand(1, 3, SIDE, SIDE) * 255
     g_x = x.clone().requires_grad_()
-    faces = [torch.tensor([[10.0, 12, 40, 50]])]
+    faces = Faces([torch.tensor([[10.0, 12, 40, 50]])])
     loss = post_hoc_and_cycle_loss(detectors[1], g_x, x, faces, faces, Objectives(alpha=0.0))[1]
     (gradient,) = torch.autograd.grad(loss, g_x)
     assert gradient.abs().max() == 0
@@ -106,7 +106,7 @@ def test_a_step_updates_g_and_f_g_and_leaves_f_alone(
     before = weights_of(f, f_g, g)
     algorithm = build(f, f_g, g, application, updates=updates)
     x = torch.rand(2, 3, SIDE, SIDE) * 255
-    losses = algorithm.step(x, [torch.tensor([[10.0, 12, 40, 50]]), torch.zeros(0, 4)])
+    losses = algorithm.step(x, Faces([torch.tensor([[10.0, 12, 40, 50]]), torch.zeros(0, 4)]))
     assert list(losses) == ["review", "operational", "post_hoc", "cycle", "f_g"]
     assert not changed(before[0], f)
     assert changed(before[1], f_g)
@@ -120,7 +120,7 @@ def test_another_family_can_be_protected() -> None:
         torch.nn.init.normal_(detector.predict.weight, std=0.2)
     g = EdgeUNet((8, 8, 8))
     before = weights_of(f, f_g, g)
-    build(f, f_g, g).step(torch.rand(1, 3, SIDE, SIDE) * 255, [torch.tensor([[10.0, 12, 40, 50]])])
+    build(f, f_g, g).step(torch.rand(1, 3, SIDE, SIDE) * 255, Faces([torch.tensor([[10.0, 12, 40, 50]])]))
     assert [changed(state, module) for state, module in zip(before, (f, f_g, g), strict=True)] == [False, True, True]
 
 
@@ -128,7 +128,7 @@ def test_f_g_can_learn_alone(detectors: tuple[RetinaFace, RetinaFace]) -> None:
     f, f_g = detectors
     g = EdgeUNet((8, 8, 8))
     before = weights_of(f, f_g, g)
-    losses = build(f, f_g, g).step_f_g(torch.rand(1, 3, SIDE, SIDE) * 255, [torch.tensor([[10.0, 12, 40, 50]])])
+    losses = build(f, f_g, g).step_f_g(torch.rand(1, 3, SIDE, SIDE) * 255, Faces([torch.tensor([[10.0, 12, 40, 50]])]))
     assert list(losses) == ["f_g"]
     assert [changed(state, module) for state, module in zip(before, (f, f_g, g), strict=True)] == [False, True, False]
 
@@ -140,7 +140,7 @@ def test_joint_is_the_gradient_of_the_sum(detectors: tuple[RetinaFace, RetinaFac
     g = EdgeUNet((8, 8, 8))
     torch.nn.init.normal_(g.leave.weight, std=0.05)
     start = copy.deepcopy(g.state_dict())
-    x, faces = torch.rand(1, 3, SIDE, SIDE) * 255, [torch.tensor([[10.0, 12, 40, 50]])]
+    x, faces = torch.rand(1, 3, SIDE, SIDE) * 255, Faces([torch.tensor([[10.0, 12, 40, 50]])])
     application = PatchApplication(PatchGeometry(32))
     settings = Objectives(target_confidence=0.45, updates="joint", max_gradient_norm=1e9, eps_rev=0)
 
@@ -166,6 +166,16 @@ def test_joint_is_the_gradient_of_the_sum(detectors: tuple[RetinaFace, RetinaFac
     assert joint.norm().item() == pytest.approx(in_turn.norm().item(), rel=0.05)
 
 
+@pytest.mark.parametrize("updates", ["sequential", "joint"])
+@pytest.mark.parametrize("application", [PatchApplication(PatchGeometry(32)), FrameApplication()])
+def test_a_batch_without_faces_is_a_step_too(
+    detectors: tuple[RetinaFace, RetinaFace], updates: str, application: Application
+) -> None:
+    algorithm = build(*detectors, EdgeUNet((8, 8, 8)), application, updates=updates)
+    losses = algorithm.step(torch.rand(1, 3, SIDE, SIDE) * 255, Faces([torch.zeros(0, 4)]))
+    assert losses["review"] == 0
+
+
 def test_frame_mode_repaints_inside_the_boxes_only() -> None:
     torch.manual_seed(0)
     g = EdgeUNet((8, 8, 8))
@@ -186,4 +196,4 @@ def test_a_loss_that_is_not_finite_stops(detectors: tuple[RetinaFace, RetinaFace
     g = EdgeUNet((8, 8, 8))
     torch.nn.init.constant_(g.leave.weight, float("nan"))
     with pytest.raises(FloatingPointError, match="the loss is"):
-        build(*detectors, g).step(torch.rand(1, 3, SIDE, SIDE) * 255, [torch.tensor([[10.0, 12, 40, 50]])])
+        build(*detectors, g).step(torch.rand(1, 3, SIDE, SIDE) * 255, Faces([torch.tensor([[10.0, 12, 40, 50]])]))

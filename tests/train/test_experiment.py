@@ -9,10 +9,15 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
+import torch
 
+from dartblur.bundle import default_bundle
+from dartblur_ops import patch_mask
 from dartblur_train.evaluation.experiment import Row, mean_and_spread
 from dartblur_train.evaluation.report import markdown
+from dartblur_train.generators import load_generator
 
 
 def dartblur(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -79,12 +84,29 @@ def test_an_attack_is_trained_and_judged(drawn_faces: Path, tmp_path: Path) -> N
     sheet = cv2.imread(str(tmp_path / "recovery.png"))
     assert sheet is not None
     assert sheet.shape == (3 * 64, 8 * 64, 3)
+    other = dartblur("evaluate", "recover", *options, "--method", "block", "--attacker", attacker)
+    assert other.returncode == 2
+    assert "method was 'gaussian', now it is 'block'" in other.stderr
+
+
+def test_the_built_in_generator_can_be_read_from_its_bundle() -> None:
+    """A graph holds the constants that the network makes itself, beside its weights."""
+    generator, application, metadata = load_generator(default_bundle())
+    assert metadata["generator"] == "edge"
+    assert application.metadata["patch_size"] == "64"
+    session = onnxruntime.InferenceSession(default_bundle() / "generator.onnx")
+    blurred = np.random.default_rng(0).random((2, 3, 64, 64), np.float32)
+    mask = torch.from_numpy(patch_mask(64, 1.6))[None].expand(2, -1, -1, -1)
+    with torch.no_grad():
+        ours = generator(torch.from_numpy(blurred), mask).numpy()
+    assert np.abs(ours - session.run(None, {"blurred": blurred})[0]).max() < 1e-4
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--method", "smear", "--detector", "retinaface"), "--method: expected block, gaussian, pixelate"),
+        (("--method", "clean=x", "--detector", "retinaface"), "--method: expected different names, none of them clean"),
         (("--method", "gaussian=", "--detector", "retinaface"), "--method: expected NAME or NAME=FILE"),
         (("--method", "gaussian", "--detector", "nope"), "detector: expected one of"),
     ],

@@ -129,8 +129,10 @@ def test_a_checkpoint_of_another_kind_of_run_is_refused(
     drawn_faces: Path, retinaface_weights: Path, tmp_path: Path
 ) -> None:
     train_dart(small_dart(drawn_faces, tmp_path, retinaface_weights, 1))
-    with pytest.raises(DataError, match=r"last.pt does not fit this run .* choose another --out"):
+    with pytest.raises(DataError, match=r"last.pt is of a run with other options \(generator was 'edge'"):
         train_dart(small_dart(drawn_faces, tmp_path, retinaface_weights, 2, generator="published"))
+    # More steps at another rate are the same run.
+    train_dart(small_dart(drawn_faces, tmp_path, retinaface_weights, 2, learning_rate_g=1e-4))
 
 
 class Fading:
@@ -138,6 +140,7 @@ class Fading:
 
     def __init__(self, losses: Callable[[int], float], out: Path) -> None:
         self.losses, self.step, self.out = losses, 0, out
+        self.options: dict[str, Any] = {}
 
     def train_step(self, batch: Any) -> dict[str, float]:
         self.step += 1
@@ -223,6 +226,7 @@ def test_a_checkpoint_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytes
     [
         ({"detector": "huge"}, "detector: expected one of edge-small"),
         ({"source": Path("/nowhere")}, "expected the part 'val' of a data set"),
+        ({"sample_size": 100}, "sample size: expected a multiple of 32"),
         ({"augmentation": "none"}, "augmentation: expected one of mosaic, published"),
         ({"start": Path("/nowhere.onnx")}, "is not there"),
     ],

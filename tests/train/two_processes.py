@@ -27,8 +27,9 @@ run = RunArgs(out / "detector", 2, 2, 2, 1, workers=0)
 detector = DetectorTrainer(DetectorArgs(source, run), fabric, read_validation(source, 1))
 train(detector, batches(samples, run, fabric, 0), run, fabric)
 
+# The averaged statistics of f_g too: each process must judge g by the same detector.
 held = {"generator": dart.g, "f_g": dart.algorithm.f_g, "detector": detector.model}
 for name, module in held.items():
-    # Running statistics of a batch norm are each process's own.
-    weights = {key: value.detach().contiguous() for key, value in module.named_parameters()}
+    state = module.named_parameters() if name == "detector" else module.state_dict().items()
+    weights = {key: value.detach().contiguous() for key, value in state}
     save_file(weights, out / f"{name}-{fabric.global_rank}.safetensors")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -50,16 +50,28 @@ class Objectives:
     max_gradient_norm: float = 10.0
 
 
+class Faces(NamedTuple):
+    """Faces of a batch.
+
+    Attributes:
+        boxes: for each image ``[n, 4]``, xyxy pixels.
+        ignored: for each image ``[n]`` bool; hidden like the others, but neither to be found nor to be missed.
+    """
+
+    boxes: list[Tensor]
+    ignored: list[Tensor] | None = None
+
+
 @torch.no_grad()
-def detections_of(detector: FaceDetector, x: Tensor, confidence: float, iou: float) -> list[Tensor]:
-    """``f(x)`` as a target: the detector's boxes ``[n, 4]`` (xyxy pixels) after suppression, for each image."""
+def detections_of(detector: FaceDetector, x: Tensor, confidence: float, iou: float) -> Faces:
+    """``f(x)`` as a target: the detector's boxes after suppression."""
     predictions: Predictions = detector(x)
     boxes, scores = detector.decode(predictions).float(), predictions.logits.float().sigmoid()
     found = []
     for box, score in zip(boxes, scores, strict=True):
         strong = score > confidence
         found.append(box[strong][suppress(box[strong], score[strong], iou).to(box.device)])
-    return found
+    return Faces(found)
 
 
 def review_loss(g_x: Redaction, eps_rev: float) -> Tensor:
@@ -70,7 +82,7 @@ def review_loss(g_x: Redaction, eps_rev: float) -> Tensor:
 
 
 def post_hoc_and_cycle_loss(
-    f_g: FaceDetector, g_x: Tensor, x: Tensor, b: list[Tensor], f_x: list[Tensor], objectives: Objectives
+    f_g: FaceDetector, g_x: Tensor, x: Tensor, b: Faces, f_x: Faces, objectives: Objectives
 ) -> tuple[Tensor, Tensor]:
     """``L_det(f_theta(g(x)), f(x))``, and ``L_det(f_theta'(x), f(x))`` for a theta' that has learned from ``g(x)``.
 
@@ -82,8 +94,8 @@ def post_hoc_and_cycle_loss(
     fixed = {name: weight.detach() for name, weight in f_g.named_parameters() if not weight.requires_grad}
     fixed |= dict(f_g.named_buffers())
 
-    def l_det(predictions: Predictions, faces: list[Tensor]) -> Tensor:
-        return f_g.judge(predictions, faces, label_smoothing=objectives.label_smoothing).total
+    def l_det(predictions: Predictions, faces: Faces) -> Tensor:
+        return f_g.judge(predictions, faces.boxes, faces.ignored, objectives.label_smoothing).total
 
     def learn(weights: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
         predictions = functional_call(f_g, (weights, fixed), (images,))
@@ -122,17 +134,17 @@ class Algorithm1:
         self.optimizer_g, self.optimizer_fg = optimizer_g, optimizer_fg
         self.objectives, self.application, self.fabric = objectives, application, fabric
 
-    def step(self, x: Tensor, b: list[Tensor]) -> dict[str, float]:
+    def step(self, x: Tensor, b: Faces) -> dict[str, float]:
         """Updates g by the four objectives, then f_g; returns the five losses.
 
         Args:
             x: clear images, ``[N, 3, H, W]`` BGR 0..255.
-            b: faces of each image, ``[n, 4]`` xyxy pixels.
+            b: annotated faces; g hides all of them.
         """
         settings = self.objectives
         with self.fabric.autocast():
             f_x = detections_of(self.f, x, settings.target_confidence, settings.target_iou)
-        prepared = self.application.prepare(x, b)
+        prepared = self.application.prepare(x, b.boxes)
         self.f_g.eval()
 
         if settings.updates == "sequential":
@@ -141,16 +153,18 @@ class Algorithm1:
             losses = self._update_at_once(prepared, x, b, f_x)
         return losses | self.step_f_g(x, b, prepared)
 
-    def step_f_g(self, x: Tensor, b: list[Tensor], prepared: Any = None) -> dict[str, float]:
+    def step_f_g(self, x: Tensor, b: Faces, prepared: Any = None) -> dict[str, float]:
         """f_g learns from g(x), with g fixed; returns its loss."""
         with torch.no_grad(), self.fabric.autocast():
-            g_x = self._redacted(self.application.prepare(x, b) if prepared is None else prepared).images
+            g_x = self._redacted(self.application.prepare(x, b.boxes) if prepared is None else prepared).images
         self.f_g.train()
         with self.fabric.autocast():
             loss = self._l_det(self.f_g, g_x, b, self.objectives.label_smoothing)
-        return {"f_g": self._update(loss, self.f_g, self.optimizer_fg)}
+        value = self._update(loss, self.f_g, self.optimizer_fg)
+        self._share_statistics()
+        return {"f_g": value}
 
-    def _update_in_turn(self, prepared: Any, x: Tensor, b: list[Tensor], f_x: list[Tensor]) -> dict[str, float]:
+    def _update_in_turn(self, prepared: Any, x: Tensor, b: Faces, f_x: Faces) -> dict[str, float]:
         """A step of g for each objective; the next one sees the g that the last one made."""
         settings = self.objectives
         objectives: dict[str, Callable[[Redaction], Tensor]] = {
@@ -166,7 +180,7 @@ class Algorithm1:
             losses[name] = self._update(loss, self.g, self.optimizer_g)
         return losses
 
-    def _update_at_once(self, prepared: Any, x: Tensor, b: list[Tensor], f_x: list[Tensor]) -> dict[str, float]:
+    def _update_at_once(self, prepared: Any, x: Tensor, b: Faces, f_x: Faces) -> dict[str, float]:
         """One step of g for the sum; ``g(x)``, and what f_g sees in it, are made once for all of them."""
         settings = self.objectives
         with self.fabric.autocast():
@@ -185,8 +199,8 @@ class Algorithm1:
         return self.application.redact(prepared, self.g)
 
     @staticmethod
-    def _l_det(detector: FaceDetector, images: Tensor, faces: list[Tensor], label_smoothing: float = 0.0) -> Tensor:
-        return detector.detection_loss(images, faces, label_smoothing=label_smoothing).total
+    def _l_det(detector: FaceDetector, images: Tensor, faces: Faces, label_smoothing: float = 0.0) -> Tensor:
+        return detector.detection_loss(images, faces.boxes, faces.ignored, label_smoothing).total
 
     def _update(self, loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
         """One step down the loss's gradient, which the processes average; returns the loss."""
@@ -205,6 +219,13 @@ class Algorithm1:
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return value
+
+    def _share_statistics(self) -> None:
+        """Each process has seen other images: without this, each would judge g by another f_g."""
+        if self.fabric.world_size > 1:
+            for buffer in self.f_g.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(cast(Tensor, self.fabric.all_reduce(buffer.clone(), reduce_op="mean")))
 
     def _averaged(self, gradients: Sequence[Tensor]) -> Sequence[Tensor]:
         if self.fabric.world_size == 1:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .data.labels import DataError
@@ -23,9 +24,24 @@ def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(file: Path) -> dict[str, Any]:
-    """Reads what `save_checkpoint` wrote (or a published ``.pth``), tensors and plain values only."""
-    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    """Reads what `save_checkpoint` wrote (or a published ``.pth``), tensors and plain values only.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds anything else.
+    """
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise DataError(f"{file}: expected a checkpoint or published weights: {reason}") from error
     return state
+
+
+def save_weights_file(file: Path, weights: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes ``.safetensors``, whole or not at all."""
+    partial = file.with_name(file.name + ".partial")
+    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, partial, metadata)
+    partial.replace(file)
 
 
 def start_from(module: nn.Module, file: Path, prefix: str) -> None:
@@ -57,6 +73,9 @@ def fill_in(module: nn.Module, weights: Mapping[str, Tensor], file: Path, option
         DataError: a name is missing or too many, or a shape is another.
     """
     own = module.state_dict()
+    # A graph also holds the constants that a network makes itself.
+    constants = {name for name, _ in module.named_buffers()} - own.keys()
+    weights = {name: value for name, value in weights.items() if name not in constants}
     missing = [name for name in own if name not in weights and not (optional and name.endswith(optional))]
     unknown = [name for name in weights if name not in own]
     other = [name for name, value in weights.items() if name in own and value.shape != own[name].shape]

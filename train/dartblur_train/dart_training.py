@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .algorithm1 import UPDATES, Algorithm1, Objectives
+from .algorithm1 import UPDATES, Algorithm1, Faces, Objectives
 from .data.labels import DataError, FaceImage
 from .data.mosaic import FaceSamples, SampleSpec
 from .data.published import PublishedSamples
@@ -23,7 +23,7 @@ from .methods import learned, plain
 from .nets.detectors import build_detector
 from .nets.unet import GENERATORS
 from .patches import PatchGeometry
-from .run import Batch, RunArgs, batches, launch, resume, train
+from .run import Batch, RunArgs, batches, launch, options_of, resume, train
 from .sources import DataArgs, open_training_sets, read_validation
 
 
@@ -40,7 +40,7 @@ class DartArgs:
         mode: how g is applied: ``patch`` or ``frame``.
         geometry: of the patches.
         objectives: constants of the four objectives.
-        augmentation: ``crops`` that keep a face in view, or ``published``.
+        augmentation: ``mosaic``: crops that keep a face in view; or ``published``.
         size: side of the pictures, pixels.
         learning_rate_g, learning_rate_fg: of Adam with betas (0.5, 0.999).
         decay_g, decay_fg: what is left of them at the end of the run; they fall exponentially.
@@ -76,6 +76,9 @@ class DartTrainer:
     def __init__(self, args: DartArgs, fabric: Fabric, validation: list[FaceImage], epoch: int = 1) -> None:
         _check(args)
         self.args, self.fabric, self.validation = args, fabric, validation
+        self.options = options_of(
+            args, ("learning_rate_g", "learning_rate_fg", "decay_g", "decay_fg", "epoch", "check_images")
+        )
         self.epoch = args.epoch or epoch
         torch.manual_seed(args.run.seed)
         self.application = build_application(args.mode, args.geometry)
@@ -92,8 +95,8 @@ class DartTrainer:
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """Of `Trainee`: one iteration of Algorithm 1, or of its last line alone."""
-        images, faces, _ = to_device(batch, self.fabric)
-        boxes = self._grown(faces)
+        images, faces, ignored = to_device(batch, self.fabric)
+        boxes = Faces(self._grown(faces), ignored)
         self._set_learning_rates()
         # Rounds go f_g, ..., f_g, both; with fg_epochs = 0 each is of both.
         alone = (self.step // self.epoch) % (self.args.fg_epochs + 1) < self.args.fg_epochs
@@ -189,7 +192,7 @@ def train_dart(args: DartArgs) -> Path:
         samples = PublishedSamples(sets, weights, args.size, args.run.seed)
     else:
         spec = SampleSpec(
-            args.size, mosaic=0.0, face_size=(20.0, 160.0), scale=(0.4, 2.0), max_faces=24, photometric=False
+            args.size, mosaic=0.0, face_size=(20.0, 160.0), scale=(0.4, 2.0), max_faces=64, photometric=False
         )
         samples = FaceSamples(sets, weights, spec, args.run.seed)
     train(trainer, batches(samples, args.run, fabric, trainer.step), args.run, fabric)

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from .checkpoints import save_weights_file
 from .data.cache import read_bgr
 from .data.labels import DataError, FaceImage
 from .data.mosaic import FaceSamples, SampleSpec
@@ -24,7 +24,7 @@ from .evaluation.average_precision import average_precision
 from .evaluation.detect import detect
 from .nets.detectors import DETECTORS, build_detector
 from .nets.edge_detector import EdgeDetector
-from .run import Batch, RunArgs, batches, launch, resume, train
+from .run import Batch, RunArgs, batches, launch, options_of, resume, train
 from .sources import DataArgs, open_training_sets, read_validation
 
 AUGMENTATIONS = ("mosaic", "published")
@@ -74,6 +74,7 @@ class DetectorTrainer:
 
     def __init__(self, args: DetectorArgs, fabric: Fabric, validation: list[FaceImage]) -> None:
         self.args, self.fabric, self.validation = args, fabric, validation
+        self.options = options_of(args, ("start", "learning_rate", "weight_decay", "warmup", "ema", "check_images"))
         torch.manual_seed(args.run.seed)
         self.model = build_detector(args.detector, args.start)
         if args.box_weight is not None and isinstance(self.model, EdgeDetector):
@@ -112,7 +113,9 @@ class DetectorTrainer:
             raise FloatingPointError(f"the loss is {loss.item()}")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"the norm of the gradient is {norm.item()}")
         self.optimizer.step()
         self.schedule.step()
         if self.step < self.SETTLING:
@@ -131,20 +134,21 @@ class DetectorTrainer:
         """Of `Trainee`."""
         for name in ("model", "average", "optimizer", "schedule"):
             getattr(self, name).load_state_dict(state[name])
+        # The rate is that of today's options, not the one that the checkpoint remembers.
+        self.schedule.base_lrs = [self.args.learning_rate] * len(self.optimizer.param_groups)
+        for group in self.optimizer.param_groups:
+            group["initial_lr"] = self.args.learning_rate
+            group["lr"] = self.args.learning_rate * self._rate(state["step"])
         self.step = state["step"]
 
     def save_weights(self) -> None:
         """Writes ``detector.safetensors``: the averaged weights."""
-        weights = {name: value.cpu().contiguous() for name, value in self.average.module.state_dict().items()}
         metadata = {"kind": "detector", "detector": self.args.detector, "steps": str(self.step)}
-        file = self.args.run.out / "detector.safetensors"
-        partial = file.with_name(file.name + ".partial")
-        save_file(weights, partial, metadata)
-        partial.replace(file)
+        save_weights_file(self.args.run.out / "detector.safetensors", self.average.module.state_dict(), metadata)
 
     def measure(self) -> dict[str, float]:
         """AP@0.5 of the averaged weights for faces of at least 20 px at long side 640."""
-        detector = DETECTORS[self.args.detector]()
+        detector = DETECTORS[self.args.detector]().to(self.fabric.device)
         detector.load_state_dict(self.average.module.state_dict())
         found, truth = [], []
         for record in self.validation:
@@ -186,12 +190,15 @@ def train_detector(args: DetectorArgs) -> Path:
         DataError: the data set is missing or malformed, or an argument is.
         TrainingError: a loss is not finite or runs away.
     """
+    if args.augmentation not in AUGMENTATIONS:
+        raise DataError(f"augmentation: expected one of {', '.join(AUGMENTATIONS)}, got {args.augmentation!r}")
     fabric = launch(args.run)
+    multiple = build_detector(args.detector).multiple
+    if args.sample_size % multiple:
+        raise DataError(f"sample size: expected a multiple of {multiple} for {args.detector}, got {args.sample_size}")
     trainer = DetectorTrainer(args, fabric, read_validation(args.data, args.check_images))
     resume(trainer, args.run)
     sets, weights = open_training_sets(args.data, args.several)
-    if args.augmentation not in AUGMENTATIONS:
-        raise DataError(f"augmentation: expected one of {', '.join(AUGMENTATIONS)}, got {args.augmentation!r}")
     samples: FaceSamples | PublishedSamples
     if args.augmentation == "published":
         samples = PublishedSamples(sets, weights, args.sample_size, args.run.seed)

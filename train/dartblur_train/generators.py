@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from .application import Application
-from .checkpoints import start_from
+from .checkpoints import save_weights_file, start_from
 from .data.labels import DataError
 from .frames import FrameApplication
 from .nets.unet import GENERATORS, EdgeUNet, PublishedUNet
@@ -36,11 +35,8 @@ def save_generator(
         application: how it was trained to be applied.
         steps: how long it was trained.
     """
-    weights = {key: value.detach().cpu().contiguous() for key, value in generator.state_dict().items()}
-    partial = file.with_name(file.name + ".partial")
     metadata = {"kind": "generator", "generator": name, "steps": str(steps), **application.metadata}
-    save_file(weights, partial, metadata)
-    partial.replace(file)
+    save_weights_file(file, generator.state_dict(), metadata)
 
 
 def load_generator(file: Path) -> tuple[EdgeUNet | PublishedUNet, Application, dict[str, str]]:

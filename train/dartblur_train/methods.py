@@ -55,12 +55,13 @@ def learned(generator: EdgeUNet | PublishedUNet, application: Application) -> Me
     return redact
 
 
-def build_method(name: str, generator: Path | None = None) -> Method:
+def build_method(name: str, generator: Path | None = None, device: torch.device | None = None) -> Method:
     """A method by name.
 
     Args:
         name: in `METHODS`.
         generator: weights for ``dart``: ``.safetensors`` or a bundle's folder.
+        device: where ``dart`` runs; None: the CPU.
 
     Raises:
         DataError: the name is unknown, or ``dart`` has no generator.
@@ -72,4 +73,4 @@ def build_method(name: str, generator: Path | None = None) -> Method:
     if generator is None:
         raise DataError("method: dart needs the weights of a generator: .safetensors of a training run, or a bundle")
     network, application, _ = load_generator(generator)
-    return learned(network, application)
+    return learned(network.to(device or torch.device("cpu")), application)

@@ -134,8 +134,13 @@ def prepare(images: Tensor, boxes: list[Tensor], geometry: PatchGeometry) -> Pre
 
 def redact(prepared: PreparedBatch, generator: nn.Module, geometry: PatchGeometry) -> Redaction:
     """``g(x, b)`` of a prepared batch."""
-    mask = face_mask(geometry, prepared.patches.device).expand(len(prepared.patches), -1, -1, -1)
-    painted = _paste(generator(prepared.patches, mask), prepared.slots, prepared.paste, prepared.most)
+    patches, mask = prepared.patches, face_mask(geometry, prepared.patches.device)
+    if not len(patches):
+        # Not all layers take an empty batch, and the result must still depend on the weights.
+        repainted = generator(patches.new_zeros(1, *patches.shape[1:]), mask)[:0]
+    else:
+        repainted = generator(patches, mask.expand(len(patches), -1, -1, -1))
+    painted = _paste(repainted, prepared.slots, prepared.paste, prepared.most)
     images = prepared.images * (1 - prepared.mask) + painted * prepared.mask
     return Redaction(images, prepared.blurred, prepared.mask)
 

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn.functional import grid_sample, l1_loss
+from torch.nn.parallel import DistributedDataParallel
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from .checkpoints import start_from
+from .checkpoints import save_weights_file, start_from
 from .data.cache import read_bgr
 from .data.labels import DataError, FaceImage
 from .data.mosaic import FaceSamples, SampleSpec
@@ -27,7 +28,7 @@ from .detector_training import to_device
 from .methods import Method, build_method
 from .nets.unet import GENERATORS
 from .patches import PatchGeometry, crop_grid, face_mask
-from .run import Batch, RunArgs, batches, launch, resume, train
+from .run import Batch, RunArgs, batches, launch, options_of, resume, train
 from .sources import DataArgs, open_training_sets, read_validation
 
 
@@ -100,9 +101,13 @@ class RecoveryTrainer:
         if args.network not in GENERATORS:
             raise DataError(f"network: expected one of {', '.join(sorted(GENERATORS))}, got {args.network!r}")
         self.args, self.fabric, self.validation = args, fabric, validation
+        self.options = options_of(args, ("learning_rate", "smallest", "most"))
         torch.manual_seed(args.run.seed)
-        self.method = build_method(args.method, args.method_weights)
+        self.method = build_method(args.method, args.method_weights, fabric.device)
         self.network = GENERATORS[args.network]().to(fabric.device)
+        self.forward: torch.nn.Module = self.network
+        if fabric.world_size > 1:
+            self.forward = DistributedDataParallel(self.network)
         self.optimizer = torch.optim.Adam(self.network.parameters(), args.learning_rate)
         self.mask = face_mask(args.geometry, fabric.device)
         self.step = 0
@@ -115,11 +120,14 @@ class RecoveryTrainer:
         wanted = cut_out(clear, faces, self.args.geometry)
         seen = cut_out(redacted.to(clear), faces, self.args.geometry)
         self.step += 1
+        mask = self.mask
         if not len(wanted):
-            return {"l1": 0.0}
-        mask = self.mask.expand(len(seen), -1, -1, -1)
+            # The other processes wait for a gradient, if only one of zeros.
+            wanted = seen = clear.new_zeros(1, 3, self.args.geometry.size, self.args.geometry.size)
+            mask = torch.zeros_like(mask)
+        mask = mask.expand(len(seen), -1, -1, -1)
         with self.fabric.autocast():
-            recovered = self.network(seen, mask).float()
+            recovered = self.forward(seen, mask).float()
         loss = l1_loss(recovered * mask, wanted * mask) / self.mask.mean()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()}")
@@ -142,9 +150,9 @@ class RecoveryTrainer:
 
     def save_weights(self) -> None:
         """Writes ``attacker.safetensors``."""
-        weights = {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()}
-        metadata = {"kind": "attacker", "network": self.args.network, "method": self.args.method}
-        save_file(weights, self.args.run.out / "attacker.safetensors", metadata)
+        kept = {name: self.options[name] for name in ("method", "method_weights", "network", "geometry")}
+        file = self.args.run.out / "attacker.safetensors"
+        save_weights_file(file, self.network.state_dict(), {"kind": "attacker", **kept})
 
     def measure(self) -> dict[str, float]:
         """Of `Trainee`."""
@@ -224,7 +232,7 @@ def train_recovery(args: RecoveryArgs) -> Path:
     trainer = RecoveryTrainer(args, fabric, read_validation(args.data))
     resume(trainer, args.run)
     sets, weights = open_training_sets(args.data, several=False)
-    spec = SampleSpec(args.size, mosaic=0.0, face_size=(20.0, 160.0), scale=(0.4, 2.0), max_faces=24, photometric=False)
+    spec = SampleSpec(args.size, mosaic=0.0, face_size=(20.0, 160.0), scale=(0.4, 2.0), max_faces=64, photometric=False)
     samples = FaceSamples(sets, weights, spec, args.run.seed)
     train(trainer, batches(samples, args.run, fabric, trainer.step), args.run, fabric)
     return args.run.out / "attacker.safetensors"
@@ -232,8 +240,20 @@ def train_recovery(args: RecoveryArgs) -> Path:
 
 def evaluate_recovery(args: RecoveryArgs, attacker: Path) -> Recovery:
     """Attacks the validation images with trained weights; raises `DataError` as `train_recovery`."""
-    if args.network not in GENERATORS:
-        raise DataError(f"network: expected one of {', '.join(sorted(GENERATORS))}, got {args.network!r}")
-    network = GENERATORS[args.network]()
+    try:
+        with safe_open(attacker, "pt") as archive:
+            trained = archive.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{attacker}: expected weights of 'dartblur train recover': {error}") from error
+    options = options_of(args, ())
+    for name in ("method", "method_weights", "network", "geometry"):
+        if trained.get(name) != options[name]:
+            raise DataError(
+                f"{attacker}: expected an attacker trained with the same options; "
+                f"{name} was {trained.get(name)!r}, now it is {options[name]!r}"
+            )
+    device = launch(args.run).device
+    network = GENERATORS[args.network]().to(device)
     start_from(network, attacker, "")
-    return judge(args, network.eval(), build_method(args.method, args.method_weights), read_validation(args.data))
+    method = build_method(args.method, args.method_weights, device)
+    return judge(args, network.eval(), method, read_validation(args.data))

@@ -7,8 +7,10 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,6 +70,8 @@ class Trainee(Protocol):
     """What `train` drives."""
 
     step: int
+    options: dict[str, Any]
+    """What must stay the same when a run goes on; see `options_of`."""
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One update; returns its losses, counts `step` on, and raises FloatingPointError when one isn't finite."""
@@ -95,13 +99,18 @@ def launch(args: RunArgs) -> Fabric:
     # What it says (which precision) is what the user has just asked for.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     local, nodes = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"))
-    fabric = Fabric(
-        accelerator=args.accelerator,
-        devices=local,
-        num_nodes=nodes,
-        strategy="ddp" if local * nodes > 1 else "auto",
-        precision=PRECISIONS[args.precision],  # type: ignore[arg-type]
-    )
+    try:
+        fabric = Fabric(
+            accelerator=args.accelerator,
+            devices=local,
+            num_nodes=nodes,
+            strategy="ddp" if local * nodes > 1 else "auto",
+            precision=PRECISIONS[args.precision],  # type: ignore[arg-type]
+        )
+    except (RuntimeError, ValueError) as error:
+        raise DataError(
+            f"accelerator: expected auto, cpu, or cuda where there is one, got {args.accelerator!r}: {error}"
+        ) from error
     fabric.launch()
     return fabric
 
@@ -138,14 +147,36 @@ def resume(trainee: Trainee, args: RunArgs) -> None:
     file = args.out / "last.pt"
     if not file.is_file():
         return
-    try:
-        trainee.load_state(load_checkpoint(file))
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{file} does not fit this run ({reason}): repeat the options it was started with, or choose another --out"
-        ) from error
+    state = load_checkpoint(file)
+    earlier = state.get("options", {})
+    for name, value in trainee.options.items():
+        if earlier.get(name) != value:
+            raise DataError(
+                f"{file} is of a run with other options ({name} was {earlier.get(name)!r}, now {value!r}): "
+                "repeat the options that it was started with, or choose another --out"
+            )
+    trainee.load_state(state)
     log.info("resumed %s at step %d", file, trainee.step)
+
+
+def options_of(args: Any, free: Collection[str]) -> dict[str, str]:
+    """Options by their names, as text; of files, what is in them.
+
+    Args:
+        args: a dataclass with the fields ``data`` and ``run``.
+        free: names of fields that a resumed run may change.
+    """
+    run_part = {"batch": args.run.batch, "seed": args.run.seed}
+    data_part = {"folder": str(args.data.folder.absolute()), "layout": args.data.layout, "shards": args.data.shards}
+    own = {item.name: getattr(args, item.name) for item in fields(args) if item.name not in ("data", "run", *free)}
+    return {name: _as_text(value) for name, value in {**data_part, **run_part, **own}.items()}
+
+
+def _as_text(value: Any) -> str:
+    if not isinstance(value, Path):
+        return str(value)
+    file = value / "manifest.json" if value.is_dir() else value
+    return sha256(file.read_bytes()).hexdigest() if file.is_file() else str(value)
 
 
 def train(trainee: Trainee, stream: Iterator[Batch], args: RunArgs, fabric: Fabric) -> None:
@@ -155,12 +186,13 @@ def train(trainee: Trainee, stream: Iterator[Batch], args: RunArgs, fabric: Fabr
         TrainingError: a loss is not finite, or the losses have run away.
     """
     with _Log(args, fabric, trainee.step) as record:
-        guard = _Guard()
+        guards: defaultdict[tuple[str, ...], _Guard] = defaultdict(_Guard)
         while trainee.step < args.steps:
             batch = next(stream)
             try:
                 losses = trainee.train_step(batch)
-                guard.check(sum(losses.values()))
+                # Steps of another kind have other losses; each kind is compared with itself.
+                guards[tuple(losses)].check(sum(losses.values()))
             except FloatingPointError as error:
                 raise TrainingError(_advice(str(error), trainee.step, args.out / "last.pt")) from error
             record.losses(trainee.step, losses)
@@ -174,8 +206,9 @@ def train(trainee: Trainee, stream: Iterator[Batch], args: RunArgs, fabric: Fabr
 
 def _keep(trainee: Trainee, args: RunArgs) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
-    save_checkpoint(args.out / "last.pt", trainee.state())
+    # The checkpoint last: where it says that the run is finished, the weights are there.
     trainee.save_weights()
+    save_checkpoint(args.out / "last.pt", {"options": trainee.options, **trainee.state()})
 
 
 def _advice(what: str, step: int, file: Path) -> str:
@@ -216,7 +249,7 @@ class _Log:
         if self._active:
             self._args.out.mkdir(parents=True, exist_ok=True)
             self._file = (self._args.out / "log.jsonl").open("a")
-            self._board = SummaryWriter(str(self._args.out / "tensorboard"), purge_step=self._first)
+            self._board = SummaryWriter(str(self._args.out / "tensorboard"), purge_step=self._first + 1)
             columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
             console = Console(stderr=True)
             text = TextColumn("{task.description}")
@@ -243,7 +276,9 @@ class _Log:
 
     def row(self, step: int, values: dict[str, float]) -> None:
         """A line of the log, and its scalars."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        # JSON knows no NaN, which is the average precision where there is no face.
+        known = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._file.write(json.dumps({"step": step, **known}) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .data.cache import ImageCache, ImageSet
+import numpy as np
+
+from .data.cache import ImageCache, ImageSet, read_bgr, report_unreadable
 from .data.formats import read_data_set
 from .data.labels import FaceImage
-from .data.problems import Problems
+from .data.problems import DataError, Problems
 from .data.shards import ShardSet
 
 log = logging.getLogger(__name__)
@@ -63,17 +66,37 @@ def open_training_sets(data: DataArgs, several: bool = True) -> tuple[list[Image
 
 
 def read_validation(data: DataArgs, most: int | None = None) -> list[FaceImage]:
-    """The validation part; of its pictures at most so many, evenly drawn."""
+    """The validation part, without pictures that can't be read; at most so many, evenly drawn."""
     problems = data.problems()
     folder = _folders(data.folder)
     records = read_data_set(folder.get("widerface", data.folder), data.layout, "val", problems)
+    if most is not None and most < len(records):
+        records = [records[int(index)] for index in np.linspace(0, len(records) - 1, most)]
+    # Decoded once, to know; they are too many to keep.
+    records = _readable(records, problems)
     _tell(problems)
-    return records if most is None else records[:: max(1, len(records) // most)][:most]
+    return records
 
 
 def _folders(folder: Path) -> dict[str, Path]:
     found = {name: folder / name for name in WEIGHTS if (folder / name).is_dir()}
     return found if "widerface" in found else {"": folder}
+
+
+def _readable(records: list[FaceImage], problems: Problems) -> list[FaceImage]:
+    def error_of(record: FaceImage) -> DataError | None:
+        try:
+            read_bgr(record.path)
+        except DataError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(2) as pool:
+        errors = list(pool.map(error_of, records))
+    for record, error in zip(records, errors, strict=True):
+        if error is not None:
+            report_unreadable(record.path, error, problems)
+    return [record for record, error in zip(records, errors, strict=True) if error is None]
 
 
 def _tell(problems: Problems) -> None:

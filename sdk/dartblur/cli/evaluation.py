@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,7 +46,7 @@ def fidelity(
     batch: Annotated[int, typer.Option(min=1, help="Samples a step.")] = 32,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each f_g; the table tells mean and spread.")] = 1,
     seed: SeedOption = 0,
-    confidence: Annotated[float, typer.Option(min=0, max=1, help="Lowest score of f(x) that counts as truth.")] = 0.5,
+    confidence: Annotated[float, typer.Option(min=0.02, max=1, help="Lowest score of f(x) that is truth.")] = 0.5,
     quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of the anonymized copies.")] = 80,
     images: Annotated[int | None, typer.Option(min=1, help="Validation images. Default: all.")] = None,
     wider_lists: Annotated[
@@ -60,6 +61,13 @@ def fidelity(
 ) -> None:
     """Operational, post-hoc and cycle fidelity of each method for each detector, as a table, curves and pictures."""
     _prepare_training(threads)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise InputError(
+            "expected one process, this was started by torchrun: train detectors by 'train detector' there"
+        )
+    names = [text.partition("=")[0] for text in method]
+    if len(set(names)) < len(names) or {"clean", "f", ".", ".."} & set(names):
+        raise InputError(f"--method: expected different names, none of them clean, got {', '.join(names)}")
     from dartblur_train.detector_training import DetectorArgs
     from dartblur_train.evaluation.experiment import FidelityArgs, run_fidelity
     from dartblur_train.evaluation.report import write_report
@@ -67,7 +75,7 @@ def fidelity(
     from dartblur_train.sources import DataArgs
 
     source = DataArgs(data, layout, None, _bad_data(on_bad_data))
-    run = RunArgs(out, steps, batch, steps, 50, precision, accelerator, workers)
+    run = RunArgs(out, steps, batch, min(1000, steps), 50, precision, accelerator, workers)
     args = FidelityArgs(
         source,
         out,
@@ -93,6 +101,7 @@ def recover(
     smallest: Annotated[float, typer.Option(min=1, help="Smallest face that is judged, pixels.")] = 32.0,
     layout: LayoutOption = "auto",
     on_bad_data: BadDataOption = "refuse",
+    accelerator: AcceleratorOption = "auto",
     threads: ThreadsOption = None,
 ) -> None:
     """How much of the faces an attacker recovers: PSNR and SSIM, and faces side by side."""
@@ -105,7 +114,7 @@ def recover(
 
     weights = generator_or_default(method, generator)
     source = DataArgs(data, layout, None, _bad_data(on_bad_data))
-    args = RecoveryArgs(source, RunArgs(out, 1), method, weights, network, smallest=smallest)
+    args = RecoveryArgs(source, RunArgs(out, 1, accelerator=accelerator), method, weights, network, smallest=smallest)
 
     def judged() -> Path:
         found = evaluate_recovery(args, attacker)

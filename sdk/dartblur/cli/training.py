@@ -266,3 +266,5 @@ def _trained(run: Callable[[], Path]) -> Path:
         raise InputError(str(error)) from error
     except TrainingError as error:
         raise DartBlurError(str(error)) from error
+    except OSError as error:
+        raise InputError(f"{error.filename or 'a file'}: {error.strerror or error}") from error

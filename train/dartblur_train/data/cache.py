@@ -64,7 +64,8 @@ def image_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-            return (height, width) if turned else (width, height)
+            # Of a TIFF, Pillow tells the size as it is shown.
+            return (height, width) if turned and image.format != "TIFF" else (width, height)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: expected a readable image, got {error}") from error
 

@@ -37,7 +37,7 @@ class SampleSpec:
         native_scale: range of the scale then, log-uniform.
         smallest: faces below this size, pixels, are ignored in training.
         photometric: change light, colour and sharpness.
-        max_faces: ground truth is padded to this many faces; the largest are kept, the rest ignored as they come.
+        max_faces: ground truth is padded to this many faces; the largest are kept, the rest left out.
     """
 
     size: int = 320

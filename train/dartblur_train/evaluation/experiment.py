@@ -14,11 +14,13 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+from safetensors import safe_open
 
 from ..data.labels import DataError, FaceImage
 from ..detector_training import DetectorArgs, train_detector
 from ..nets.detectors import build_detector
 from ..nets.face_detector import FaceDetector
+from ..run import launch
 from ..sources import DataArgs, read_validation
 from .average_precision import PrecisionRecall, average_precision
 from .fidelity import CONFIDENCE, Boxes, fidelity, find
@@ -38,7 +40,7 @@ class FidelityArgs:
         data: the clear data set, training and validation part.
         out: folder for everything that is made.
         copies: name of each method, and how its copy of the data set is made: called with the folder to write to.
-        detectors: families, and f's weights; None: f is the detector of the ``clean`` row.
+        detectors: families, and f's weights; None: f is trained on clear images as f_g is, with a seed of its own.
         budget: how each f_g is trained; its folder and seed are set here.
         seeds: one training for each.
         confidence: lowest score of f's detections that count as truth.
@@ -84,13 +86,15 @@ class Outcome:
         rows: the table.
         curves: precision-recall curves of the first seed, by detector, measure and method.
         found: detections of the first seed's f_g on clear images, by detector and method.
-        records: the validation images.
+        records: the validation images that all copies have.
+        left_out: number of those that some copy lacks.
     """
 
     rows: list[Row]
     curves: dict[tuple[str, str, str], PrecisionRecall]
     found: dict[tuple[str, str], list[Boxes]]
     records: list[FaceImage]
+    left_out: int = 0
 
 
 def run_fidelity(args: FidelityArgs) -> Outcome:
@@ -102,10 +106,13 @@ def run_fidelity(args: FidelityArgs) -> Outcome:
     """
     for name, make in args.copies.items():
         make(args.out / "data" / name)
-    records = read_validation(args.data, args.check_images)
-    outcome = Outcome([], {}, {}, records)
+    device = launch(args.budget.run).device
+    listed = read_validation(args.data, args.check_images)
+    copies = [_copy_of(args.data.folder, args.out / "data" / name) for name in args.copies]
+    records = [record for record in listed if all(at(record.path).is_file() for at in copies)]
+    outcome = Outcome([], {}, {}, records, len(listed) - len(records))
     for family, weights in args.detectors.items():
-        f = _fixed_detector(args, family, weights)
+        f = _fixed_detector(args, family, weights).to(device)
         f_x = find(f, records)
         for method in (CLEAN, *args.copies):
             outcome.rows.append(_measure(args, family, f, f_x, method, outcome))
@@ -127,7 +134,7 @@ def _measure(args: FidelityArgs, family: str, f: FaceDetector, f_x: list[Boxes],
     if copy is not None:
         note("operational", find(f, records, copy), True)
     for number, seed in enumerate(args.seeds):
-        f_g = build_detector(family, _trained(args, family, method, seed)).eval()
+        f_g = build_detector(family, _trained(args, family, method, seed)).eval().to(next(f.parameters()).device)
         on_clear = find(f_g, records)
         note("post_hoc", on_clear if copy is None else find(f_g, records, copy), number == 0)
         note("cycle", on_clear, number == 0)
@@ -146,7 +153,8 @@ def _parts(args: FidelityArgs, records: list[FaceImage]) -> dict[str, list[FaceI
 
 
 def _fixed_detector(args: FidelityArgs, family: str, weights: Path | None) -> FaceDetector:
-    return build_detector(family, weights or _trained(args, family, CLEAN, args.seeds[0])).eval()
+    # A seed of its own: the row `clean` would else compare f with itself.
+    return build_detector(family, weights or _trained(args, family, CLEAN, max(args.seeds) + 1)).eval()
 
 
 def _trained(args: FidelityArgs, family: str, method: str, seed: int) -> Path:
@@ -157,6 +165,11 @@ def _trained(args: FidelityArgs, family: str, method: str, seed: int) -> Path:
         args.budget, data=replace(args.data, folder=folder), run=run, detector=family, several=False, start=None
     )
     _claim(run.out, budget, None if method == CLEAN else folder / "manifest.json")
+    weights = run.out / "detector.safetensors"
+    if weights.is_file():
+        with safe_open(weights, "pt") as archive:
+            if (archive.metadata() or {}).get("steps") == str(run.steps):
+                return weights
     return train_detector(budget)
 
 
@@ -184,10 +197,10 @@ def _copy_of(source: Path, copy: Path) -> Callable[[Path], Path]:
     """Where the anonymized copy of a picture lies."""
 
     def at(path: Path) -> Path:
-        file = copy / path.relative_to(source)
-        if not file.is_file():
-            raise DataError(f"{file} is not there: expected the anonymized copy of {path}; was it unreadable?")
-        return file
+        try:
+            return copy / path.relative_to(source)
+        except ValueError as error:
+            raise DataError(f"{path}: expected the pictures of a data set to lie in its folder {source}") from error
 
     return at
 

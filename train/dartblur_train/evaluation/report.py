@@ -19,8 +19,10 @@ TITLES = {"operational": "Operational", "post_hoc": "Post-hoc", "cycle": "Cycle"
 
 def write_report(args: FidelityArgs, outcome: Outcome) -> Path:
     """Writes ``table.md``, curves and pictures beside ``rows.json``; returns the table's file."""
+    for old in args.out.glob("*-picture-*.jpg"):
+        old.unlink()
     table = args.out / "table.md"
-    table.write_text(markdown(outcome.rows, setting(args, len(outcome.records))))
+    table.write_text(markdown(outcome.rows, setting(args, outcome)))
     for detector in args.detectors:
         for measure in MEASURES:
             _plot(outcome, detector, measure, args.out / f"{detector}-{measure}.png")
@@ -30,14 +32,16 @@ def write_report(args: FidelityArgs, outcome: Outcome) -> Path:
     return table
 
 
-def setting(args: FidelityArgs, images: int) -> str:
+def setting(args: FidelityArgs, outcome: Outcome) -> str:
     """What a reader must know to judge the figures."""
     run = args.budget.run
+    left_out = f" ({outcome.left_out} that some copy lacks are left out)" if outcome.left_out else ""
     return (
-        f"Fidelities in %, AP@0.5 on {images} validation images. Truth: f's detections on clear images with a "
-        f"confidence of at least {args.confidence}. Each f_g was trained from random weights for {run.steps} steps of "
-        f"{run.batch} images of {args.budget.sample_size} pixels; seeds: {', '.join(map(str, args.seeds))} "
-        f"({len(args.seeds)}). Mean, and standard deviation over the seeds where there are several."
+        f"Fidelities in %, AP@0.5 on {len(outcome.records)} validation images{left_out}. Truth: f's detections on "
+        f"clear images with a confidence of at least {args.confidence}. Each f_g was trained from random weights for "
+        f"{run.steps} steps of {run.batch} images of {args.budget.sample_size} pixels; "
+        f"seeds: {', '.join(map(str, args.seeds))} ({len(args.seeds)}). "
+        "Mean, and standard deviation over the seeds where there are several."
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
 from ..data.labels import DataError, FaceImage
 
@@ -33,7 +34,7 @@ def read_difficulty(folder: Path, difficulty: str, records: Sequence[FaceImage])
     file = folder / f"wider_{difficulty}_val.mat"
     try:
         lists = _lists(loadmat(file))
-    except (OSError, ValueError, KeyError, IndexError) as error:
+    except (OSError, ValueError, KeyError, IndexError, MatReadError, NotImplementedError) as error:
         raise DataError(f"{file}: expected a list of WIDER FACE's evaluation tools: {error}") from error
     return [_only(record, lists.get(record.path.stem), file) for record in records]
 
