@@ -21,6 +21,9 @@ INTRO = """The paper's evaluation on a **small** part of WIDER FACE: 1,985 train
 side 640, split by event. The paper trains on 12,880 images for days on GPUs, so its figures are not to be compared
 with these one by one; the order of the methods is. Made by one command; how the generators were trained stands in the
 [model card](model-card.md)."""
+ENOUGH = 0.5
+CAUTION = """**The detectors of this table were trained too briefly**: even on clear images one reaches only {:.1f} (row
+`clean`). Its operational fidelities hold; its post-hoc and cycle fidelities say nothing yet."""
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
@@ -43,7 +46,7 @@ def main() -> int:
     command += "".join(f" \\\n    --generator {text}" for text in args.generator)
     command += " --transfer" if args.transfer else ""
     parts = ["# Results", "", INTRO, "", "```sh", command, "```", "", "## Fidelity", ""]
-    parts += [fidelity(args, tables), "## Recovery attack", "", recovery(args, tables)]
+    parts += [fidelity(args, tables), "## Recovery attack", "", recovery(args)]
     parts += ["## A training step", "", training_step(args)]
     (DOCS / "results.md").write_text("\n".join(parts).rstrip() + "\n")
     print(DOCS / "results.md")
@@ -68,10 +71,13 @@ def fidelity(args: argparse.Namespace, tables: Path) -> str:
     for picture in sorted(out.glob("*-operational.png")) + sorted(out.glob("*-cycle.png")):
         shutil.copy(picture, tables / picture.name)
         shown.append(f"![{picture.stem}](results/{picture.name})")
-    return "\n".join([table, *shown, ""])
+    rows = json.loads((out / "rows.json").read_text())
+    ceiling = min(row["post_hoc"][0] for row in rows if row["method"] == "clean")
+    caution = [CAUTION.format(100 * ceiling), ""] if ceiling < ENOUGH else []
+    return "\n".join([table, *caution, *shown, ""])
 
 
-def recovery(args: argparse.Namespace, tables: Path) -> str:
+def recovery(args: argparse.Namespace) -> str:
     rows = [
         "An attacker (a U-Net of the generator's structure, trained on clear pictures of others with the blur at hand) "
         f"undoes the blur; {args.attack_steps} steps of 8 pictures. Faces of at least 32 px of the validation images, "
@@ -80,7 +86,6 @@ def recovery(args: argparse.Namespace, tables: Path) -> str:
         "| method | faces | PSNR overwritten | PSNR recovered | SSIM overwritten | SSIM recovered |",
         "|---|---|---|---|---|---|",
     ]
-    shown = []
     for text in (*PLAIN, *args.generator):
         name, _, file = text.partition("=")
         out = args.out / "recovery" / name
@@ -91,9 +96,8 @@ def recovery(args: argparse.Namespace, tables: Path) -> str:
         cells = [found[key] for key in ("psnr_redacted", "psnr_recovered", "ssim_redacted", "ssim_recovered")]
         psnr, ssim = (f"{cells[0]:.1f} | {cells[1]:.1f}", f"{cells[2]:.3f} | {cells[3]:.3f}")
         rows.append(f"| {name} | {found['faces']} | {psnr} | {ssim} |")
-        shutil.copy(out / "recovery.png", tables / f"recovery-{name}.png")
-        shown.append(f"{name} (clear, overwritten, recovered):\n\n![{name}](results/recovery-{name}.png)\n")
-    return "\n".join([*rows, "", *shown])
+    # The faces side by side show people of the data set, so they stay out of the documents.
+    return "\n".join([*rows, "", f"Faces side by side: `{args.out}/recovery/*/recovery.png`.", ""])
 
 
 def training_step(args: argparse.Namespace) -> str:
