@@ -422,7 +422,12 @@ def test_the_command_goes_on_after_kill_9(many: Path, tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_the_workers(many: Path, tmp_path: Path) -> None:
     target = tmp_path / "copy"
-    process = _command(many, target, "--method", "gaussian", "--workers", "2")
+    # Tests that run in the background of a shell may have Ctrl-C switched off, and what they start inherits that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = _command(many, target, "--method", "gaussian", "--workers", "2")
+    finally:
+        signal.signal(signal.SIGINT, before)
     _await_first(target, process)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
