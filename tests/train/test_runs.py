@@ -221,6 +221,19 @@ def test_a_checkpoint_is_whole_or_the_old_one(tmp_path: Path, monkeypatch: pytes
     assert load_checkpoint(file)["step"] == 1
 
 
+@pytest.mark.parametrize("content", [b"", b"junk\n", b"\x80\x02}q\x00.", b"PK\x03\x04 cut"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "last.pt").write_bytes(content)
+    with pytest.raises(DataError, match=r"last.pt: expected a checkpoint or published weights"):
+        load_checkpoint(tmp_path / "last.pt")
+
+
+def test_a_checkpoint_of_something_else_is_named(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "last.pt")
+    with pytest.raises(DataError, match="expected a checkpoint or published weights, got list"):
+        load_checkpoint(tmp_path / "last.pt")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -30,10 +30,13 @@ def load_checkpoint(file: Path) -> dict[str, Any]:
         DataError: the file is missing, damaged, or holds anything else.
     """
     try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        state: Any = torch.load(file, map_location="cpu", weights_only=True)
+    # What torch's reader raises on bytes that are no checkpoint depends on the bytes.
+    except (OSError, EOFError, RuntimeError, LookupError, ValueError, UnpicklingError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"{file}: expected a checkpoint or published weights: {reason}") from error
+    if not isinstance(state, dict):
+        raise DataError(f"{file}: expected a checkpoint or published weights, got {type(state).__name__}")
     return state
 
 
