@@ -29,7 +29,7 @@ _NO_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _EMBEDDED = re.compile(rb"(?:/9j/|iVBORw0KGgo|UklGR|R0lGOD|data:image/)[\w+/\\=;,]{60}")
 """A JPEG, PNG, WebP or GIF in base64, as some tools keep in their annotations."""
 
-_HARMLESS = {"missing image", "malformed image", "box of no area"}
+_HARMLESS = {"missing image", "malformed image"}
 """Kinds of problems after which no picture is listed with a face too few: its reader leaves the whole picture out."""
 
 _WHERE = re.compile(r"(?P<file>.+\.(?:json|txt|xml))(?::\s*(?P<place>.*))?", re.DOTALL)
