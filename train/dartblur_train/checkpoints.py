@@ -7,7 +7,9 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import onnx
 import torch
+from google.protobuf.message import DecodeError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -96,11 +98,6 @@ def _safetensors_weights(file: Path) -> dict[str, Tensor]:
 
 
 def _onnx_weights(file: Path, prefix: str) -> dict[str, Tensor]:
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError
-    except ModuleNotFoundError as error:
-        raise DataError(f"{file}: reading a bundle's graph needs onnx: pip install 'dartblur-edge[export]'") from error
     try:
         graph = onnx.load(file).graph
     except (OSError, DecodeError) as error:
