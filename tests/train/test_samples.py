@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader
 from dartblur_train.data.cache import ImageCache
 from dartblur_train.data.formats import read_data_set
 from dartblur_train.data.labels import DataError, FaceImage, face_image
-from dartblur_train.data.mosaic import FaceSamples, PublishedSamples, SampleSpec, collate
-from dartblur_train.data.samples import DrawnSamples, Sample, clip, flip
+from dartblur_train.data.mosaic import FaceSamples, SampleSpec
+from dartblur_train.data.published import PublishedSamples
+from dartblur_train.data.samples import DrawnSamples, Sample, clip, collate, flip
 
 
 class OneImage:

@@ -15,8 +15,8 @@ import pytest
 from torch.utils.data import DataLoader
 
 from dartblur_train.data.labels import DataError, FaceImage, face_image
-from dartblur_train.data.mosaic import PublishedSamples
 from dartblur_train.data.problems import Problems
+from dartblur_train.data.published import PublishedSamples
 from dartblur_train.data.shards import ShardSet, _cache_name, write_shards
 
 IMAGES, EACH = 24, 4

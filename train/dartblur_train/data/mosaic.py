@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 
 from .cache import ImageSet
 from .labels import FaceImage
-from .published import PublishedSamples
-from .samples import DrawnSamples, Sample, clip, collate, flip
-
-__all__ = ["FaceSamples", "PublishedSamples", "SampleSpec", "collate", "photometric"]
+from .samples import DrawnSamples, Sample, clip, flip
 
 FILL = 114
 """Grey of the area that no image covers."""
