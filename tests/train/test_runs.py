@@ -133,6 +133,8 @@ def test_a_checkpoint_of_another_kind_of_run_is_refused(
         train_dart(small_dart(drawn_faces, tmp_path, retinaface_weights, 2, generator="published"))
     # More steps at another rate are the same run.
     train_dart(small_dart(drawn_faces, tmp_path, retinaface_weights, 2, learning_rate_g=1e-4))
+    with pytest.raises(DataError, match=r"last.pt stands at step 2, expected at most the 1"):
+        train_dart(small_dart(drawn_faces, tmp_path, retinaface_weights, 1))
 
 
 class Fading:

@@ -156,12 +156,12 @@ class RecoveryTrainer:
 
     def measure(self) -> dict[str, float]:
         """Of `Trainee`."""
-        found = judge(self.args, self.network, self.method, self.validation)
-        return {name: getattr(found, name) for name in ("psnr_redacted", "psnr_recovered", "ssim_recovered")}
+        self._judged = judge(self.args, self.network, self.method, self.validation)
+        return {name: getattr(self._judged, name) for name in ("psnr_redacted", "psnr_recovered", "ssim_recovered")}
 
     def picture(self, batch: Batch) -> NDArray[np.uint8]:
-        """Of `Trainee`."""
-        return judge(self.args, self.network, self.method, self.validation).picture
+        """Of `Trainee`: the faces of the last measurement."""
+        return self._judged.picture
 
 
 def _redacted(method: Method, image: Tensor, boxes: Tensor) -> Tensor:

@@ -155,6 +155,11 @@ def resume(trainee: Trainee, args: RunArgs) -> None:
                 f"{file} is of a run with other options ({name} was {earlier.get(name)!r}, now {value!r}): "
                 "repeat the options that it was started with, or choose another --out"
             )
+    if state["step"] > args.steps:
+        raise DataError(
+            f"{file} stands at step {state['step']}, expected at most the {args.steps} that are asked for: "
+            "ask for more, or choose another --out"
+        )
     trainee.load_state(state)
     log.info("resumed %s at step %d", file, trainee.step)
 
@@ -167,7 +172,7 @@ def options_of(args: Any, free: Collection[str]) -> dict[str, str]:
         free: names of fields that a resumed run may change.
     """
     run_part = {"batch": args.run.batch, "seed": args.run.seed}
-    data_part = {"folder": str(args.data.folder.absolute()), "layout": args.data.layout, "shards": args.data.shards}
+    data_part = {"folder": str(args.data.folder.resolve()), "layout": args.data.layout, "shards": args.data.shards}
     own = {item.name: getattr(args, item.name) for item in fields(args) if item.name not in ("data", "run", *free)}
     return {name: _as_text(value) for name, value in {**data_part, **run_part, **own}.items()}
 
