@@ -50,7 +50,8 @@ def reference(weights: Path, application: Application, device: torch.device) -> 
 
     def step(x: Tensor, b: Faces) -> None:
         smoothing = settings.label_smoothing
-        f_x = detections_of(f.eval(), x, settings.target_confidence, settings.target_iou)
+        with torch.no_grad():
+            f_x = detections_of(f, f.eval()(x), settings.target_confidence, settings.target_iou)
         prepared = application.prepare(x, b.boxes)
         g_x = application.redact(prepared, g)
         seen_by_f = f(g_x.images)

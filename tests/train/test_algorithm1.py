@@ -12,6 +12,7 @@ from dartblur_train.application import Application, Redaction
 from dartblur_train.frames import FrameApplication
 from dartblur_train.nets.edge_detector import EdgeDetector
 from dartblur_train.nets.face_detector import FaceDetector
+from dartblur_train.nets.folding import FoldedDetector
 from dartblur_train.nets.retinaface import RetinaFace
 from dartblur_train.nets.unet import EdgeUNet
 from dartblur_train.patches import PatchApplication, PatchGeometry
@@ -37,7 +38,7 @@ def test_second_order_gradient_equals_finite_difference(detectors: tuple[RetinaF
     objectives = Objectives(alpha=0.05)
 
     def loss(images: torch.Tensor) -> torch.Tensor:
-        return post_hoc_and_cycle_loss(f_g, images, x, faces, faces, objectives)[1]
+        return post_hoc_and_cycle_loss(FoldedDetector(f_g), images, x, faces, faces, objectives)[1]
 
     (gradient,) = torch.autograd.grad(loss(g_x), g_x)
     assert gradient.abs().max() > 0
@@ -54,7 +55,7 @@ def test_without_a_step_the_cycle_has_no_gradient(detectors: tuple[RetinaFace, R
     x = torch.rand(1, 3, SIDE, SIDE) * 255
     g_x = x.clone().requires_grad_()
     faces = Faces([torch.tensor([[10.0, 12, 40, 50]])])
-    loss = post_hoc_and_cycle_loss(detectors[1], g_x, x, faces, faces, Objectives(alpha=0.0))[1]
+    loss = post_hoc_and_cycle_loss(FoldedDetector(detectors[1]), g_x, x, faces, faces, Objectives(alpha=0.0))[1]
     (gradient,) = torch.autograd.grad(loss, g_x)
     assert gradient.abs().max() == 0
 
@@ -197,3 +198,19 @@ def test_a_loss_that_is_not_finite_stops(detectors: tuple[RetinaFace, RetinaFace
     torch.nn.init.constant_(g.leave.weight, float("nan"))
     with pytest.raises(FloatingPointError, match="the loss is"):
         build(*detectors, g).step(torch.rand(1, 3, SIDE, SIDE) * 255, Faces([torch.tensor([[10.0, 12, 40, 50]])]))
+
+
+@pytest.mark.parametrize("updates", ["sequential", "joint"])
+def test_a_step_in_mixed_precision_has_the_losses_of_one_in_single(updates: str) -> None:
+    found = []
+    for precision in ("32-true", "bf16-mixed"):
+        torch.manual_seed(5)
+        f, f_g, g = RetinaFace().eval(), RetinaFace().eval(), EdgeUNet((8, 8, 8))
+        algorithm = build(f, f_g, g, updates=updates)
+        algorithm.fabric = Fabric(accelerator="cpu", devices=1, precision=precision)  # type: ignore[arg-type]
+        x = torch.rand(2, 3, SIDE, SIDE) * 255
+        losses = algorithm.step(x, Faces([torch.tensor([[10.0, 12, 40, 50]]), torch.tensor([[20.0, 12, 50, 60]])]))
+        assert all(weight.dtype == torch.float32 for weight in [*g.parameters(), *f_g.parameters()])
+        found.append(losses)
+    for name, value in found[0].items():
+        assert found[1][name] == pytest.approx(value, rel=0.2, abs=0.05), name

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple, cast
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.func import functional_call, grad
+from torch.func import grad
 from torch.nn.functional import relu, smooth_l1_loss
 
 from .application import Application, Redaction
 from .evaluation.detect import suppress
 from .nets.face_detector import FaceDetector, Predictions
+from .nets.folding import FoldedDetector
 from .nets.unet import EdgeUNet, PublishedUNet
 
 UPDATES = ("sequential", "joint")
@@ -63,9 +64,8 @@ class Faces(NamedTuple):
 
 
 @torch.no_grad()
-def detections_of(detector: FaceDetector, x: Tensor, confidence: float, iou: float) -> Faces:
+def detections_of(detector: FaceDetector, predictions: Predictions, confidence: float, iou: float) -> Faces:
     """``f(x)`` as a target: the detector's boxes after suppression."""
-    predictions: Predictions = detector(x)
     boxes, scores = detector.decode(predictions).float(), predictions.logits.float().sigmoid()
     found = []
     for box, score in zip(boxes, scores, strict=True):
@@ -81,8 +81,13 @@ def review_loss(g_x: Redaction, eps_rev: float) -> Tensor:
     return relu((distance * g_x.mask).sum((1, 2, 3)) / covered - eps_rev).mean()
 
 
+def l_det(detector: FaceDetector, seen: Predictions, faces: Faces, label_smoothing: float = 0.0) -> Tensor:
+    """The paper's L_det of what the detector has seen in a batch, against these faces."""
+    return detector.judge(seen, faces.boxes, faces.ignored, label_smoothing).total
+
+
 def post_hoc_and_cycle_loss(
-    f_g: FaceDetector, g_x: Tensor, x: Tensor, b: Faces, f_x: Faces, objectives: Objectives
+    f_g: FoldedDetector, g_x: Tensor, x: Tensor, b: Faces, f_x: Faces, objectives: Objectives
 ) -> tuple[Tensor, Tensor]:
     """``L_det(f_theta(g(x)), f(x))``, and ``L_det(f_theta'(x), f(x))`` for a theta' that has learned from ``g(x)``.
 
@@ -90,20 +95,16 @@ def post_hoc_and_cycle_loss(
     through this gradient step. `f_g` looks at ``g(x)`` once for both, with its running statistics, so that the step
     depends on its weights alone; its own weights and statistics stay as they are.
     """
-    theta = {name: weight.detach() for name, weight in f_g.named_parameters() if weight.requires_grad}
-    fixed = {name: weight.detach() for name, weight in f_g.named_parameters() if not weight.requires_grad}
-    fixed |= dict(f_g.named_buffers())
-
-    def l_det(predictions: Predictions, faces: Faces) -> Tensor:
-        return f_g.judge(predictions, faces.boxes, faces.ignored, objectives.label_smoothing).total
+    detector, smoothing = f_g.detector, objectives.label_smoothing
+    theta = {name: weight.detach() for name, weight in detector.named_parameters() if weight.requires_grad}
 
     def learn(weights: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
-        predictions = functional_call(f_g, (weights, fixed), (images,))
-        return l_det(predictions, b), l_det(predictions, f_x)
+        seen = f_g(images, weights)
+        return l_det(detector, seen, b, smoothing), l_det(detector, seen, f_x, smoothing)
 
     gradient, post_hoc = grad(learn, has_aux=True)(theta, g_x)
     theta_stepped = {name: theta[name] - objectives.alpha * gradient[name] for name in theta}
-    return post_hoc, l_det(functional_call(f_g, (theta_stepped, fixed), (x,)), f_x)
+    return post_hoc, l_det(detector, f_g(x, theta_stepped), f_x, smoothing)
 
 
 class Algorithm1:
@@ -131,6 +132,7 @@ class Algorithm1:
         fabric: Fabric,
     ) -> None:
         self.g, self.f, self.f_g = g, f.eval().requires_grad_(False), f_g
+        self._sees_f, self._sees_fg = FoldedDetector(f), FoldedDetector(f_g)
         self.optimizer_g, self.optimizer_fg = optimizer_g, optimizer_fg
         self.objectives, self.application, self.fabric = objectives, application, fabric
 
@@ -142,10 +144,9 @@ class Algorithm1:
             b: annotated faces; g hides all of them.
         """
         settings = self.objectives
-        with self.fabric.autocast():
-            f_x = detections_of(self.f, x, settings.target_confidence, settings.target_iou)
+        with self.fabric.autocast(), torch.no_grad():
+            f_x = detections_of(self.f, self._sees_f(x), settings.target_confidence, settings.target_iou)
         prepared = self.application.prepare(x, b.boxes)
-        self.f_g.eval()
 
         if settings.updates == "sequential":
             losses = self._update_in_turn(prepared, x, b, f_x)
@@ -159,7 +160,7 @@ class Algorithm1:
             g_x = self._redacted(self.application.prepare(x, b.boxes) if prepared is None else prepared).images
         self.f_g.train()
         with self.fabric.autocast():
-            loss = self._l_det(self.f_g, g_x, b, self.objectives.label_smoothing)
+            loss = l_det(self.f_g, self.f_g(g_x), b, self.objectives.label_smoothing)
         value = self._update(loss, self.f_g, self.optimizer_fg)
         self._share_statistics()
         return {"f_g": value}
@@ -169,9 +170,9 @@ class Algorithm1:
         settings = self.objectives
         objectives: dict[str, Callable[[Redaction], Tensor]] = {
             "review": lambda g_x: review_loss(g_x, settings.eps_rev),
-            "operational": lambda g_x: self._l_det(self.f, g_x.images, f_x),
-            "post_hoc": lambda g_x: self._l_det(self.f_g, g_x.images, f_x, settings.label_smoothing),
-            "cycle": lambda g_x: post_hoc_and_cycle_loss(self.f_g, g_x.images, x, b, f_x, settings)[1],
+            "operational": lambda g_x: l_det(self.f, self._sees_f(g_x.images), f_x),
+            "post_hoc": lambda g_x: l_det(self.f_g, self._sees_fg(g_x.images), f_x, settings.label_smoothing),
+            "cycle": lambda g_x: post_hoc_and_cycle_loss(self._sees_fg, g_x.images, x, b, f_x, settings)[1],
         }
         losses = {}
         for name, objective in objectives.items():
@@ -187,9 +188,9 @@ class Algorithm1:
             g_x = self._redacted(prepared)
             losses = {
                 "review": review_loss(g_x, settings.eps_rev),
-                "operational": self._l_det(self.f, g_x.images, f_x),
+                "operational": l_det(self.f, self._sees_f(g_x.images), f_x),
             }
-            pair = post_hoc_and_cycle_loss(self.f_g, g_x.images, x, b, f_x, settings)
+            pair = post_hoc_and_cycle_loss(self._sees_fg, g_x.images, x, b, f_x, settings)
             losses |= zip(("post_hoc", "cycle"), pair, strict=True)
         self._update(torch.stack(list(losses.values())).sum(), self.g, self.optimizer_g)
         return {name: loss.item() for name, loss in losses.items()}
@@ -197,10 +198,6 @@ class Algorithm1:
     def _redacted(self, prepared: Any) -> Redaction:
         """``g(x, b)`` with the weights of now."""
         return self.application.redact(prepared, self.g)
-
-    @staticmethod
-    def _l_det(detector: FaceDetector, images: Tensor, faces: Faces, label_smoothing: float = 0.0) -> Tensor:
-        return detector.detection_loss(images, faces.boxes, faces.ignored, label_smoothing).total
 
     def _update(self, loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
         """One step down the loss's gradient, which the processes average; returns the loss."""
