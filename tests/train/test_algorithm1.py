@@ -7,7 +7,16 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from dartblur_train.algorithm1 import Algorithm1, Faces, Objectives, post_hoc_and_cycle_loss, review_loss
+from dartblur_train.algorithm1 import (
+    INNER_STEPS,
+    Algorithm1,
+    Faces,
+    Objectives,
+    adam_step,
+    gradient_step,
+    post_hoc_and_cycle_loss,
+    review_loss,
+)
 from dartblur_train.application import Application, Redaction
 from dartblur_train.frames import FrameApplication
 from dartblur_train.nets.edge_detector import EdgeDetector
@@ -27,18 +36,34 @@ def detectors() -> tuple[RetinaFace, RetinaFace]:
     return f, f_g
 
 
-def test_second_order_gradient_equals_finite_difference(detectors: tuple[RetinaFace, RetinaFace]) -> None:
+def adam_in_mid_run(f_g: RetinaFace) -> torch.optim.Optimizer:
+    """An Adam that has taken two steps, so that its moments matter."""
+    torch.manual_seed(4)
+    optimizer = torch.optim.Adam([p for p in f_g.parameters() if p.requires_grad], 1e-2, (0.5, 0.999))
+    for _ in range(2):
+        for group in optimizer.param_groups:
+            for weight in group["params"]:
+                weight.grad = 0.05 * torch.randn_like(weight)
+        optimizer.step()
+    optimizer.zero_grad()
+    return optimizer
+
+
+@pytest.mark.parametrize("inner_step", INNER_STEPS)
+def test_second_order_gradient_equals_finite_difference(
+    detectors: tuple[RetinaFace, RetinaFace], inner_step: str
+) -> None:
     """d cycle / d g(x), which flows through the step of f_g, against central differences in double precision."""
     f_g = detectors[1].double()
+    # A large alpha makes the step matter.
+    step_of = gradient_step(0.05) if inner_step == "gradient" else adam_step(f_g, adam_in_mid_run(f_g))
     torch.manual_seed(2)
     x = torch.rand(1, 3, SIDE, SIDE, dtype=torch.float64) * 255
     g_x = (x + torch.randn_like(x) * 20).requires_grad_()
     faces = Faces([torch.tensor([[10.0, 12, 40, 50]], dtype=torch.float64)])
-    # A large alpha makes the step matter.
-    objectives = Objectives(alpha=0.05)
 
     def loss(images: torch.Tensor) -> torch.Tensor:
-        return post_hoc_and_cycle_loss(FoldedDetector(f_g), images, x, faces, faces, objectives)[1]
+        return post_hoc_and_cycle_loss(FoldedDetector(f_g), images, x, faces, faces, 0.2, step_of)[1]
 
     (gradient,) = torch.autograd.grad(loss(g_x), g_x)
     assert gradient.abs().max() > 0
@@ -50,12 +75,27 @@ def test_second_order_gradient_equals_finite_difference(detectors: tuple[RetinaF
         assert (gradient * direction).sum().item() == pytest.approx(difference.item(), rel=2e-3)
 
 
+def test_adam_step_is_the_one_that_the_optimizer_takes(detectors: tuple[RetinaFace, RetinaFace]) -> None:
+    f_g = detectors[1].double()
+    optimizer = adam_in_mid_run(f_g)
+    theta = {name: weight.detach().clone() for name, weight in f_g.named_parameters() if weight.requires_grad}
+    gradient = {name: torch.randn_like(weight) for name, weight in theta.items()}
+    expected = adam_step(f_g, optimizer)(theta, gradient)
+    for name, weight in f_g.named_parameters():
+        if weight.requires_grad:
+            weight.grad = gradient[name]
+    optimizer.step()
+    for name, weight in f_g.named_parameters():
+        if weight.requires_grad:
+            torch.testing.assert_close(expected[name], weight.detach(), rtol=1e-9, atol=1e-9)
+
+
 def test_without_a_step_the_cycle_has_no_gradient(detectors: tuple[RetinaFace, RetinaFace]) -> None:
     """With alpha 0 the weights don't depend on g(x), so neither does the loss on the clear picture."""
     x = torch.rand(1, 3, SIDE, SIDE) * 255
     g_x = x.clone().requires_grad_()
     faces = Faces([torch.tensor([[10.0, 12, 40, 50]])])
-    loss = post_hoc_and_cycle_loss(FoldedDetector(detectors[1]), g_x, x, faces, faces, Objectives(alpha=0.0))[1]
+    loss = post_hoc_and_cycle_loss(FoldedDetector(detectors[1]), g_x, x, faces, faces, 0.2, gradient_step(0.0))[1]
     (gradient,) = torch.autograd.grad(loss, g_x)
     assert gradient.abs().max() == 0
 

@@ -24,6 +24,7 @@ from .nets.folding import FoldedDetector
 from .nets.unet import EdgeUNet, PublishedUNet
 
 UPDATES = ("sequential", "joint")
+INNER_STEPS = ("gradient", "adam")
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,10 @@ class Objectives:
     Attributes:
         eps_rev: how far, in grey levels of 255, g may stray from Gaussian blur at no cost.
         label_smoothing: of L_det where f_g learns or is judged.
-        alpha: step size of the one gradient step in the cycle objective. Its gradient grows with it: at 1e-4 it
-            is about as large as those of the other objectives, at 1e-2 fifty times larger, and drowns them.
+        inner_step: of the cycle objective: ``gradient``, as in the paper; ``adam``, as in the published code: the step
+            that f_g's own optimizer would take, at its learning rate.
+        alpha: size of a ``gradient`` step. The objective's gradient grows with it: at 1e-4 it is about as large as
+            those of the other objectives, at 1e-2 fifty times larger, and drowns them.
         target_confidence: lowest score of the detections that make up ``f(x)``.
         target_iou: of the non-maximum suppression that makes them.
         updates: ``sequential``: g takes a step for each objective in turn, as in Algorithm 1; ``joint``: one step for
@@ -44,11 +47,16 @@ class Objectives:
 
     eps_rev: float = 20.0
     label_smoothing: float = 0.2
+    inner_step: str = "gradient"
     alpha: float = 1e-4
     target_confidence: float = 0.01
     target_iou: float = 0.45
     updates: str = "sequential"
     max_gradient_norm: float = 10.0
+
+
+InnerStep = Callable[[dict[str, Tensor], dict[str, Tensor]], dict[str, Tensor]]
+"""Weights and their gradients, by name, to the weights after the step; differentiable."""
 
 
 class Faces(NamedTuple):
@@ -86,16 +94,39 @@ def l_det(detector: FaceDetector, seen: Predictions, faces: Faces, label_smoothi
     return detector.judge(seen, faces.boxes, faces.ignored, label_smoothing).total
 
 
+def gradient_step(alpha: float) -> InnerStep:
+    """``theta' = theta - alpha * gradient`` (equation 6)."""
+    return lambda theta, gradient: {name: theta[name] - alpha * gradient[name] for name in theta}
+
+
+def adam_step(detector: nn.Module, optimizer: torch.optim.Optimizer) -> InnerStep:
+    """The step that this Adam would take next, without taking it (Kingma and Ba 2015, algorithm 1)."""
+    weights, (group,) = dict(detector.named_parameters()), optimizer.param_groups
+    (beta1, beta2), rate, eps = group["betas"], group["lr"], group["eps"]
+
+    def stepped(name: str, theta: Tensor, gradient: Tensor) -> Tensor:
+        state = optimizer.state.get(weights[name], {})
+        count = float(state.get("step", 0)) + 1
+        first: Tensor = beta1 * state.get("exp_avg", 0.0) + (1 - beta1) * gradient
+        second: Tensor = beta2 * state.get("exp_avg_sq", 0.0) + (1 - beta2) * gradient.square()
+        # eps within the root: where a gradient has always been 0, the root would have no derivative.
+        scale = (second / (1 - beta2**count) + eps**2).sqrt() + eps
+        after: Tensor = theta - rate / (1 - beta1**count) * first / scale
+        return after
+
+    return lambda theta, gradient: {name: stepped(name, theta[name], gradient[name]) for name in theta}
+
+
 def post_hoc_and_cycle_loss(
-    f_g: FoldedDetector, g_x: Tensor, x: Tensor, b: Faces, f_x: Faces, objectives: Objectives
+    f_g: FoldedDetector, g_x: Tensor, x: Tensor, b: Faces, f_x: Faces, smoothing: float, inner_step: InnerStep
 ) -> tuple[Tensor, Tensor]:
     """``L_det(f_theta(g(x)), f(x))``, and ``L_det(f_theta'(x), f(x))`` for a theta' that has learned from ``g(x)``.
 
-    ``theta' = theta - alpha * grad L_det(f_theta(g(x)), b)`` (equation 6); the second loss is differentiable in `g_x`
-    through this gradient step. `f_g` looks at ``g(x)`` once for both, with its running statistics, so that the step
-    depends on its weights alone; its own weights and statistics stay as they are.
+    theta' follows from ``grad L_det(f_theta(g(x)), b)`` by the inner step; the second loss is differentiable in `g_x`
+    through it. `f_g` looks at ``g(x)`` once for both, with its running statistics, so that the step depends on its
+    weights alone; its own weights and statistics stay as they are.
     """
-    detector, smoothing = f_g.detector, objectives.label_smoothing
+    detector = f_g.detector
     theta = {name: weight.detach() for name, weight in detector.named_parameters() if weight.requires_grad}
 
     def learn(weights: dict[str, Tensor], images: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,8 +134,7 @@ def post_hoc_and_cycle_loss(
         return l_det(detector, seen, b, smoothing), l_det(detector, seen, f_x, smoothing)
 
     gradient, post_hoc = grad(learn, has_aux=True)(theta, g_x)
-    theta_stepped = {name: theta[name] - objectives.alpha * gradient[name] for name in theta}
-    return post_hoc, l_det(detector, f_g(x, theta_stepped), f_x, smoothing)
+    return post_hoc, l_det(detector, f_g(x, inner_step(theta, gradient)), f_x, smoothing)
 
 
 class Algorithm1:
@@ -172,7 +202,7 @@ class Algorithm1:
             "review": lambda g_x: review_loss(g_x, settings.eps_rev),
             "operational": lambda g_x: l_det(self.f, self._sees_f(g_x.images), f_x),
             "post_hoc": lambda g_x: l_det(self.f_g, self._sees_fg(g_x.images), f_x, settings.label_smoothing),
-            "cycle": lambda g_x: post_hoc_and_cycle_loss(self._sees_fg, g_x.images, x, b, f_x, settings)[1],
+            "cycle": lambda g_x: self._post_hoc_and_cycle(g_x.images, x, b, f_x)[1],
         }
         losses = {}
         for name, objective in objectives.items():
@@ -190,10 +220,18 @@ class Algorithm1:
                 "review": review_loss(g_x, settings.eps_rev),
                 "operational": l_det(self.f, self._sees_f(g_x.images), f_x),
             }
-            pair = post_hoc_and_cycle_loss(self._sees_fg, g_x.images, x, b, f_x, settings)
+            pair = self._post_hoc_and_cycle(g_x.images, x, b, f_x)
             losses |= zip(("post_hoc", "cycle"), pair, strict=True)
         self._update(torch.stack(list(losses.values())).sum(), self.g, self.optimizer_g)
         return {name: loss.item() for name, loss in losses.items()}
+
+    def _post_hoc_and_cycle(self, g_x: Tensor, x: Tensor, b: Faces, f_x: Faces) -> tuple[Tensor, Tensor]:
+        settings = self.objectives
+        if settings.inner_step == "adam":
+            step = adam_step(self.f_g, self.optimizer_fg)
+        else:
+            step = gradient_step(settings.alpha)
+        return post_hoc_and_cycle_loss(self._sees_fg, g_x, x, b, f_x, settings.label_smoothing, step)
 
     def _redacted(self, prepared: Any) -> Redaction:
         """``g(x, b)`` with the weights of now."""

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .algorithm1 import UPDATES, Algorithm1, Faces, Objectives
+from .algorithm1 import INNER_STEPS, UPDATES, Algorithm1, Faces, Objectives
 from .data.labels import DataError, FaceImage
 from .data.mosaic import FaceSamples, SampleSpec
 from .data.published import PublishedSamples
@@ -170,6 +170,8 @@ def _check(args: DartArgs) -> None:
         raise DataError(f"patch size: expected a multiple of {multiple}, got {args.geometry.size}")
     if args.objectives.updates not in UPDATES:
         raise DataError(f"updates: expected one of {', '.join(UPDATES)}, got {args.objectives.updates!r}")
+    if args.objectives.inner_step not in INNER_STEPS:
+        raise DataError(f"inner step: expected one of {', '.join(INNER_STEPS)}, got {args.objectives.inner_step!r}")
     if args.augmentation not in AUGMENTATIONS:
         raise DataError(f"augmentation: expected one of {', '.join(AUGMENTATIONS)}, got {args.augmentation!r}")
 

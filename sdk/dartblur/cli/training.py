@@ -120,7 +120,10 @@ def dart(
     decay_fg: Annotated[float, typer.Option(min=1e-6, max=1, help="What is left of the second at the end.")] = 0.1,
     max_gradient_norm: Annotated[float, typer.Option(min=0, help="Gradients are clipped to this norm.")] = 10.0,
     label_smoothing: Annotated[float, typer.Option(min=0, max=1, help="Where f_g learns or is judged.")] = 0.2,
-    alpha: Annotated[float, typer.Option(min=0, help="Step of the cycle objective's inner update.")] = 1e-4,
+    inner_step: Annotated[
+        str, typer.Option(help="Of the cycle objective: gradient (paper), or adam (published code).")
+    ] = "gradient",
+    alpha: Annotated[float, typer.Option(min=0, help="Size of an inner step of the kind gradient.")] = 1e-4,
     target_confidence: Annotated[float, typer.Option(min=0, max=1, help="Lowest score of what f finds in x.")] = 0.01,
     eps_rev: Annotated[float, typer.Option(min=0, help="Free distance to Gaussian blur, grey levels.")] = 20.0,
     fg_epochs: Annotated[int, typer.Option(min=0, help="Rounds of f_g alone before each round of g.")] = 0,
@@ -150,6 +153,7 @@ def dart(
         Objectives(
             eps_rev=eps_rev,
             label_smoothing=label_smoothing,
+            inner_step=inner_step,
             alpha=alpha,
             target_confidence=target_confidence,
             updates=updates,
