@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from torch import nn
 
 from dartblur.bundle import Manifest, write_bundle
 from dartblur.errors import SinkError
+from dartblur_train.nets.edge_detector import EdgeDetector
+from dartblur_train.nets.unet import EdgeUNet, PublishedUNet
+from dartblur_train.patches import PatchGeometry
 
 from .checkpoints import load_detector, load_generator
+from .errors import ParityError
 from .fused import MULTIPLE, DetectorGraph, FusedGraph, FusedSpec, GeneratorGraph
 from .verification import Parity, verify_detector, verify_fused, verify_generator
 
 OPSET = 18
+FUSED = ("fused.onnx", "fused-half.onnx")
+MOST_FRAMES, MOST_PIXELS = 64, 8192
+"""Upper bounds of the free dimensions: frames at once, and pixels along a side."""
+SIDES = {1: "height", 2: "width"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,9 @@ class ExportArgs:
         out: the bundle's folder, not there yet.
         name, version, license: of the model.
         threshold, box_scale: the defaults for its users.
-        fused: sizes of the fused graph.
+        fused: sizes of the fused graphs.
+        frame: (height, width) of the only frames that the fused graphs take; None: all sizes.
+        batch: frames at once in the fused graphs; None: any number.
         provenance, figures: for the manifest.
     """
 
@@ -42,6 +54,8 @@ class ExportArgs:
     threshold: float = 0.4
     box_scale: float = 1.15
     fused: FusedSpec = field(default_factory=FusedSpec)
+    frame: tuple[int, int] | None = None
+    batch: int | None = None
     provenance: dict[str, Any] | None = None
     figures: dict[str, Any] | None = None
 
@@ -68,24 +82,31 @@ def export_bundle(args: ExportArgs) -> tuple[Manifest, list[Parity]]:
         multiple=MULTIPLE,
         patch_size=geometry.size,
         patch_context=geometry.context,
-        fused={name: getattr(args.fused, name) for name in ("height", "width", "batch", "slots", "held")},
+        fused=_fused_sizes(args),
         provenance=provenance,
         figures=args.figures or {},
     )
-    fused = FusedGraph(detector, generator, manifest, args.fused).eval()
-    detector_graph, generator_graph = DetectorGraph(detector).eval(), GeneratorGraph(generator, geometry).eval()
-    graphs = {
-        "detector.onnx": detector_onnx(detector_graph),
-        "generator.onnx": generator_onnx(generator_graph, geometry.size),
-        "fused.onnx": fused_onnx(fused),
-    }
-    parities = [
-        verify_detector(detector_graph, graphs["detector.onnx"], manifest),
-        verify_generator(generator_graph, graphs["generator.onnx"], geometry.size),
-        verify_fused(fused, graphs["fused.onnx"]),
-    ]
+    verified = list(_exported(detector, generator, manifest, args))
+    parities = [parity for _, parity in verified]
+    graphs = {parity.graph: graph for graph, parity in verified}
     figures = manifest.figures | {"parity": {p.graph: {"boxes": p.boxes, "pixels": p.pixels} for p in parities}}
     return write_bundle(args.out, replace(manifest, figures=figures), graphs), parities
+
+
+def _exported(
+    detector: EdgeDetector, generator: EdgeUNet | PublishedUNet, manifest: Manifest, args: ExportArgs
+) -> Iterator[tuple[bytes, Parity]]:
+    """One graph after the other, each compared before the next is made."""
+    look = DetectorGraph(detector).eval()
+    data = detector_onnx(look)
+    yield data, verify_detector(look, data, manifest)
+    paint = GeneratorGraph(generator, PatchGeometry(manifest.patch_size, manifest.patch_context)).eval()
+    data = generator_onnx(paint, manifest.patch_size)
+    yield data, verify_generator(paint, data, manifest.patch_size)
+    single, half = (FusedGraph(detector, generator, manifest, args.fused, half).eval() for half in (False, True))
+    for name, fused in zip(FUSED, (single, half), strict=True):
+        data = fused_onnx(fused, args.frame, args.batch)
+        yield data, verify_fused(single, name, data, args.frame, args.batch)
 
 
 def detector_onnx(graph: DetectorGraph) -> bytes:
@@ -101,12 +122,39 @@ def generator_onnx(graph: GeneratorGraph, size: int) -> bytes:
     return _onnx(graph, (torch.zeros(3, 3, size, size),), ["blurred"], ["painted"], shapes)
 
 
-def fused_onnx(graph: FusedGraph) -> bytes:
-    """The fused graph's ONNX file; all sizes are fixed."""
-    spec = graph.spec
-    frames = torch.zeros(spec.batch, spec.height, spec.width, 3, dtype=torch.uint8)
-    held = torch.zeros(spec.batch, spec.held, 4)
-    return _onnx(graph, (frames, held), ["frames", "held_boxes"], ["patches", "boxes", "scores"], None)
+def fused_onnx(graph: FusedGraph, frame: tuple[int, int] | None = None, batch: int | None = None) -> bytes:
+    """The fused graph's ONNX file.
+
+    Args:
+        graph: in either precision.
+        frame: (height, width) of all frames; None leaves them free, as the dimensions ``height`` and ``width``.
+        batch: number of frames; None leaves it free, as the dimension ``batch``.
+    """
+    height, width = frame or (720, 1280)
+    frames = torch.zeros(batch or 2, height, width, 3, dtype=torch.uint8)
+    held = torch.zeros(batch or 2, graph.spec.held, 4)
+    free: dict[int, Any] = {} if batch else {0: torch.export.Dim("batch", min=1, max=MOST_FRAMES)}
+    sides = {} if frame else {axis: torch.export.Dim(name, min=16, max=MOST_PIXELS) for axis, name in SIDES.items()}
+    shapes = {"frames": {**free, **sides}, "held_boxes": free}
+    inputs, outputs = ["frames", "held_boxes"], ["patches", "boxes", "scores"]
+    data = _onnx(graph, (frames, held), inputs, outputs, shapes if free or sides else None)
+    _check_dimensions(data, [batch or "batch", *(frame or SIDES.values()), 3])
+    return data
+
+
+def _check_dimensions(data: bytes, expected: list[int | str]) -> None:
+    """The exporter fixes a free dimension without a word when something in the graph depends on its value."""
+    shape = onnx.load_from_string(data).graph.input[0].type.tensor_type.shape
+    found = [dimension.dim_param or dimension.dim_value for dimension in shape.dim]
+    if found != expected:
+        raise ParityError(f"fused graph: expected frames of {expected}, the exporter made {found}: try another torch")
+
+
+def _fused_sizes(args: ExportArgs) -> dict[str, int]:
+    sizes = {"slots": args.fused.slots, "held": args.fused.held}
+    if args.frame:
+        sizes |= {"height": args.frame[0], "width": args.frame[1]}
+    return sizes | ({"batch": args.batch} if args.batch else {})
 
 
 def _onnx(
@@ -130,4 +178,16 @@ def _onnx(
             external_data=False,
             verbose=False,
         )
-        return file.read_bytes()
+        return _without_notes(onnx.load(file))
+
+
+def _without_notes(model: onnx.ModelProto) -> bytes:
+    """The exporter notes where in the source each node came from: a third of the file, with the paths of this disk."""
+    graph = model.graph
+    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info, graph, model):
+        part.ClearField("metadata_props")
+    for node in graph.node:
+        node.ClearField("doc_string")
+    graph.ClearField("value_info")
+    data: bytes = model.SerializeToString()
+    return data

@@ -6,6 +6,7 @@ cast, letterbox, detector, cluster-NMS, top-K, join with held boxes, one GridSam
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, pad
 from dartblur.bundle import Manifest
 from dartblur_train.losses.boxes import pairwise_iou
 from dartblur_train.nets.edge_detector import STRIDES, EdgeDetector
+from dartblur_train.nets.folding import folded
 from dartblur_train.nets.unet import EdgeUNet, PublishedUNet
 from dartblur_train.patches import PatchGeometry, blur_faces, crop_grid, face_mask
 
@@ -29,7 +31,8 @@ class DetectorGraph(nn.Module):
     """``image [N, 3, H, W]`` BGR 0..255 to ``boxes [N, A, 4]`` xyxy pixels and ``scores [N, A]`` 0..1.
 
     The detector looks twice: at the image, and at half its size for the faces that fill most of it, which are larger
-    than any that it saw in training. H and W are multiples of `MULTIPLE`.
+    than any that it saw in training. H and W are multiples of `MULTIPLE`. The network computes in the precision of its
+    weights, the boxes in single precision.
     """
 
     def __init__(self, detector: EdgeDetector) -> None:
@@ -37,11 +40,15 @@ class DetectorGraph(nn.Module):
         self.detector = detector
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        whole, half = self.detector(image), self.detector(avg_pool2d(image, 2))
+        whole, half = (self.detector(view.to(self._dtype)) for view in (image, avg_pool2d(image, 2)))
         boxes, half_boxes = self.detector.decode(whole), self.detector.decode(half)
         large = ((half_boxes[..., 2:] - half_boxes[..., :2]).amin(-1) >= LARGE_FACE).float()
         scores = torch.cat([whole.logits.sigmoid(), half.logits.sigmoid() * large], 1)
         return torch.cat([boxes, half_boxes * 2], 1), scores
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return self.detector.predict.weight.dtype
 
 
 class GeneratorGraph(nn.Module):
@@ -55,26 +62,21 @@ class GeneratorGraph(nn.Module):
         self.register_buffer("mask", face_mask(geometry))
 
     def forward(self, blurred: Tensor) -> Tensor:
-        painted: Tensor = self.generator(blurred, self.mask.expand(blurred.shape[0], -1, -1, -1))
+        painted: Tensor = self.generator(blurred, self.mask.to(blurred.dtype).expand(blurred.shape[0], -1, -1, -1))
         return painted
 
 
 @dataclass(frozen=True)
 class FusedSpec:
-    """The fixed sizes of a fused graph.
+    """The fixed sizes of a fused graph; frames may have any size.
 
     Attributes:
-        height, width: of the frames, pixels.
-        batch: frames at once.
         slots: K, most faces that are found in a frame.
         held: M, boxes that the caller adds.
         candidates: detections that enter non-maximum suppression.
         rounds: of cluster-NMS; exact for chains of overlaps up to this length.
     """
 
-    height: int = 720
-    width: int = 1280
-    batch: int = 1
     slots: int = 32
     held: int = 16
     candidates: int = 512
@@ -87,23 +89,47 @@ class FusedGraph(nn.Module):
     Output: ``patches [N, K + M, 3, P, P]`` BGR 0..1, ``boxes [N, K + M, 4]`` xyxy pixels of the frame (the faces;
     a patch shows its box grown by the manifest's `box_scale` and context) and ``scores [N, K + M]``, 0 in an
     empty slot and 1 for a held box. The caller overwrites the slots whose score reaches its threshold.
+
+    Every size follows from the frames' shape by whole-number arithmetic, so that one exported graph serves all.
+
+    Args:
+        detector, generator: the networks; they stay as they are.
+        manifest: sizes, box scale and overlap of the model.
+        spec: sizes of the graph.
+        half: run the two networks in half precision; boxes and sampling stay in single. Patches are then half too.
+
+    Raises:
+        ValueError: the spec asks for more candidates than the smallest frame has places.
     """
 
     def __init__(
-        self, detector: EdgeDetector, generator: EdgeUNet | PublishedUNet, manifest: Manifest, spec: FusedSpec
+        self,
+        detector: EdgeDetector,
+        generator: EdgeUNet | PublishedUNet,
+        manifest: Manifest,
+        spec: FusedSpec,
+        half: bool = False,
     ) -> None:
         super().__init__()
         self.spec, self.manifest = spec, manifest
         self.geometry = PatchGeometry(manifest.patch_size, manifest.patch_context)
-        self.detector = DetectorGraph(detector)
-        self.generator = GeneratorGraph(generator, self.geometry)
-        self.input_size = manifest.detector_size(spec.height, spec.width)
-        self.scale = min(self.input_size[0] / spec.height, self.input_size[1] / spec.width)
+        self.dtype = torch.float16 if half else torch.float32
+        self.detector = DetectorGraph(folded(detector)).to(self.dtype)
+        self.generator = GeneratorGraph(deepcopy(generator).to(self.dtype), self.geometry)
+        places = sum(
+            (manifest.long_side // look // stride) * (MULTIPLE // look // stride)
+            for look in (1, 2)
+            for stride in STRIDES
+        )
+        if not spec.slots <= spec.candidates <= places:
+            raise ValueError(f"candidates: expected {spec.slots} (the slots) to {places}, got {spec.candidates}")
 
     def forward(self, frames: Tensor, held_boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        pictures = frames.permute(0, 3, 1, 2).float()
+        # Cast first: TensorRT takes bytes at the door and nowhere else.
+        pictures = frames.float().permute(0, 3, 1, 2)
         boxes, scores = self.detector(self.letterbox(pictures))
-        boxes, scores = self.strongest(boxes / self.scale, scores)
+        scale = self.manifest.long_side / _larger(pictures.shape[2], pictures.shape[3])
+        boxes, scores = self.strongest(boxes / scale, scores)
         held_size = held_boxes[..., 2:] - held_boxes[..., :2]
         held_score = (held_size.amin(-1) > 0).float()
         boxes = torch.cat([boxes, held_boxes], 1)
@@ -112,51 +138,75 @@ class FusedGraph(nn.Module):
 
     def letterbox(self, pictures: Tensor) -> Tensor:
         """As `dartblur_ops.letterbox`: a box mean by a whole factor, then bilinear, then padding."""
-        spec, (height, width) = self.spec, self.input_size
-        rows, columns = min(height, round(spec.height * self.scale)), min(width, round(spec.width * self.scale))
-        factor = max(1, int(1 / self.scale + 1e-6))
-        if factor > 1:
-            # At the right and lower edge a cell may be cut: its mean is over the pixels that exist.
-            pictures = avg_pool2d(pictures, factor, ceil_mode=True, count_include_pad=False)
-        step = self.scale * factor
-        if step != 1.0:
-            # By GridSample, since Resize rounds the scale to whole sizes and so shifts boxes by part of a pixel.
-            grid = self._sampling_grid(rows, columns, step, pictures)
-            pictures = grid_sample(pictures, grid, padding_mode="border", align_corners=False)
-        pictures = pictures[..., :rows, :columns]
-        return pad(pictures, (0, width - columns, 0, height - rows))
-
-    def _sampling_grid(self, rows: int, columns: int, step: float, pictures: Tensor) -> Tensor:
-        """``[N, rows, columns, 2]``: pixel x shows the source's ``(x + 0.5) / step - 0.5``."""
-        height, width = pictures.shape[-2:]
-        x = (torch.arange(columns, device=pictures.device) + 0.5) / step * (2 / width) - 1
-        y = (torch.arange(rows, device=pictures.device) + 0.5) / step * (2 / height) - 1
-        grid = torch.stack([x[None, :].expand(rows, -1), y[:, None].expand(-1, columns)], -1)
-        return grid.expand(self.spec.batch, -1, -1, -1)
+        height, width = pictures.shape[2:]
+        long_side, multiple = self.manifest.long_side, self.manifest.multiple
+        longest = _larger(height, width)
+        factor = _larger(1, longest // long_side)
+        cells = _cell_means(pictures, height, width, factor)
+        rows, columns = ((2 * side * long_side + longest) // (2 * longest) for side in (height, width))
+        # By GridSample, since Resize rounds the scale to whole sizes and so shifts boxes by part of a pixel.
+        step = long_side * factor / longest
+        cells = grid_sample(
+            cells, _sampling_grid(cells, rows, columns, step), padding_mode="border", align_corners=False
+        )
+        right, below = (_parts(side, multiple) * multiple - side for side in (columns, rows))
+        return pad(cells, (0, right, 0, below))
 
     def strongest(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """The K best faces after cluster-NMS (Zheng et al. 2021, algorithm 2); empty slots are all zeros."""
         spec = self.spec
-        scores, order = scores.topk(min(spec.candidates, scores.shape[1]), dim=1)
+        scores, order = scores.topk(spec.candidates, dim=1)
         boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
         overlap = torch.triu(pairwise_iou(boxes, boxes), diagonal=1)
         suppresses = (overlap > self.manifest.nms_iou).float()
         keep = torch.ones_like(scores)
         for _ in range(spec.rounds):
             keep = 1 - (suppresses * keep[..., None]).amax(1)
-        scores, order = (scores * keep).topk(min(spec.slots, scores.shape[1]), dim=1)
+        scores, order = (scores * keep).topk(spec.slots, dim=1)
         boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
         return boxes * (scores > 0).float()[..., None], scores
 
     def repaint(self, pictures: Tensor, boxes: Tensor) -> Tensor:
         """Cuts out, blurs and repaints the boxes ``[N, n, 4]``, all faces by one GridSample."""
-        spec, size = self.spec, self.geometry.size
+        size, (batch, _, height, width) = self.geometry.size, pictures.shape
         count = boxes.shape[1]
         centre = (boxes[..., :2] + boxes[..., 2:]) / 2
         half = (boxes[..., 2:] - boxes[..., :2]) / 2 * self.manifest.box_scale
         grown = torch.cat([centre - half, centre + half], -1).reshape(-1, 4)
-        grid = crop_grid(grown, spec.height, spec.width, self.geometry).view(spec.batch, count * size, size, 2)
+        grid = crop_grid(grown, height, width, self.geometry).view(batch, count * size, size, 2)
         column = grid_sample(pictures / 255, grid, padding_mode="border", align_corners=False)
-        patches = column.view(spec.batch, 3, count, size, size).transpose(1, 2).reshape(-1, 3, size, size)
-        painted: Tensor = self.generator(blur_faces(patches, self.geometry))
-        return painted.view(spec.batch, count, 3, size, size)
+        patches = column.view(batch, 3, count, size, size).transpose(1, 2).reshape(-1, 3, size, size)
+        painted: Tensor = self.generator(blur_faces(patches, self.geometry).to(self.dtype))
+        return painted.view(batch, count, 3, size, size)
+
+
+def _larger(a: int, b: int) -> int:
+    """The maximum, also of sizes that an exported graph leaves free."""
+    larger: int = torch.sym_max(a, b)  # type: ignore[no-untyped-call]
+    return larger
+
+
+def _parts(side: int, size: int) -> int:
+    """How many parts of this size cover the side; without negative numbers, which ONNX divides another way."""
+    return (side + size - 1) // size
+
+
+def _cell_means(pictures: Tensor, height: int, width: int, factor: int) -> Tensor:
+    """Means over cells of `factor` by `factor` pixels; of a cell that the edge cuts, over the pixels that exist."""
+    rows, columns = _parts(height, factor), _parts(width, factor)
+    whole = pad(pictures, (0, columns * factor - width, 0, rows * factor - height))
+    sums = whole.reshape(pictures.shape[0], 3, rows, factor, columns, factor).sum((3, 5))
+    lines, across = (
+        (side - torch.arange(cells, device=pictures.device) * factor).clamp(max=factor).float()
+        for side, cells in ((height, rows), (width, columns))
+    )
+    return sums / (lines[:, None] * across)
+
+
+def _sampling_grid(cells: Tensor, rows: int, columns: int, step: float) -> Tensor:
+    """``[N, rows, columns, 2]``: pixel x shows the source's ``(x + 0.5) / step - 0.5``."""
+    batch, _, height, width = cells.shape
+    x = (torch.arange(columns, device=cells.device) + 0.5) / step * (2 / width) - 1
+    y = (torch.arange(rows, device=cells.device) + 0.5) / step * (2 / height) - 1
+    grid = torch.stack([x[None, :].expand(rows, -1), y[:, None].expand(-1, columns)], -1)
+    return grid.expand(batch, -1, -1, -1)

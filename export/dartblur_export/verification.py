@@ -20,6 +20,10 @@ BOX_TOLERANCE = 1e-3
 PIXEL_TOLERANCE = 2 / 255
 """Largest difference of a patch's pixel, of 0..1."""
 SCORE_TOLERANCE = 1e-3
+TOLERANCES = {"fused.onnx": (BOX_TOLERANCE, PIXEL_TOLERANCE), "fused-half.onnx": (2e-2, 3 / 255)}
+"""Of boxes and pixels, by graph; half precision is compared with single."""
+CHECKED_SIZES = [(720, 1280), (1000, 701), (243, 417)]
+"""Height and width: no, some and odd remainders in the letterbox, scaled down and up, landscape and portrait."""
 
 
 @dataclass(frozen=True)
@@ -76,25 +80,51 @@ def verify_generator(graph: GeneratorGraph, onnx: bytes, size: int) -> Parity:
 
 
 @torch.no_grad()
-def verify_fused(graph: FusedGraph, onnx: bytes) -> Parity:
-    """Faces, held boxes and patches of a frame, slot by slot."""
-    spec = graph.spec
-    frames = np.stack([check_picture(spec.height, spec.width, seed) for seed in range(spec.batch)])
-    held = np.zeros((spec.batch, spec.held, 4), np.float32)
-    if spec.held:
-        held[:, 0] = [-20, 10, spec.width / 4, spec.height / 3]
-        held[:, -1] = [spec.width / 2, spec.height / 2, spec.width + 30, spec.height * 0.9]
-    expected = [output.numpy() for output in graph(torch.from_numpy(frames), torch.from_numpy(held))]
-    actual = _session(onnx).run(None, {"frames": frames, "held_boxes": held})
+def verify_fused(
+    graph: FusedGraph, name: str, onnx: bytes, frame: tuple[int, int] | None = None, batch: int | None = None
+) -> Parity:
+    """Faces, held boxes and patches, slot by slot, at `CHECKED_SIZES` or at the one that the graph takes.
+
+    Args:
+        graph: in single precision; a graph with half networks is compared with it too.
+        name: of the ONNX file; its tolerances are `TOLERANCES` of that name.
+        onnx: the file.
+        frame, batch: the only ones that it takes; None: all.
+    """
+    session, spec = _session(onnx), graph.spec
+    box = pixel = 0.0
+    for height, width in [frame] if frame else CHECKED_SIZES:
+        frames = np.stack([check_picture(height, width, seed) for seed in range(batch or 2)])
+        held = _held_boxes(len(frames), spec.held, height, width)
+        expected = [output.numpy() for output in graph(torch.from_numpy(frames), torch.from_numpy(held))]
+        actual = session.run(None, {"frames": frames, "held_boxes": held})
+        differences = _fused_differences(expected, actual, spec.slots)
+        box, pixel = max(box, differences[0]), max(pixel, differences[1])
+    tolerances = TOLERANCES[name]
+    _check(name, "boxes", box, tolerances[0])
+    _check(name, "pixels", pixel, tolerances[1])
+    return Parity(name, boxes=box, pixels=pixel)
+
+
+def _fused_differences(
+    expected: list[NDArray[np.float32]], actual: list[NDArray[np.float32]], slots: int
+) -> tuple[float, float]:
+    """The largest ones of boxes and of pixels."""
     # Slots whose scores are all but equal may stand in another order, so each is compared with its nearest.
     order = _nearest(expected[1], actual[1], expected[2], actual[2])
-    boxes, patches = (np.take_along_axis(actual[i], order[(...,) + (None,) * n], 1) for i, n in ((1, 1), (0, 3)))
-    judged = (expected[2] > expected[2][:, : spec.slots].min(1, keepdims=True) + 1e-4) | (expected[2] == 1)
-    box = _box_difference(expected[1][judged], boxes[judged])
-    pixel = float(np.abs(expected[0] - patches)[judged].max())
-    _check("fused.onnx", "boxes", box, BOX_TOLERANCE)
-    _check("fused.onnx", "pixels", pixel, PIXEL_TOLERANCE)
-    return Parity("fused.onnx", boxes=box, pixels=pixel)
+    boxes = np.take_along_axis(actual[1], order[..., None], 1)
+    judged = expected[2] > expected[2][:, :slots].min(1, keepdims=True) + 1e-4
+    # Pixels in the slots of held boxes, where both graphs have the same box to paint.
+    pixels = np.abs(expected[0][:, slots:] - actual[0][:, slots:].astype(np.float32))
+    return _box_difference(expected[1][judged], boxes[judged]), float(pixels.max(initial=0.0))
+
+
+def _held_boxes(count: int, held: int, height: int, width: int) -> NDArray[np.float32]:
+    """``[count, held, 4]`` xyxy pixels: of all sizes and places, some over the border."""
+    random = np.random.default_rng(0)
+    centre = random.uniform(0, 1, (count, held, 2)) * (width, height)
+    half = random.uniform(0.01, 0.4, (count, held, 2)) * min(height, width)
+    return np.concatenate([centre - half, centre + half], 2).astype(np.float32)
 
 
 def _nearest(

@@ -1,7 +1,8 @@
 """The model bundle: what export hands to the SDK.
 
-A folder or zip file with ``manifest.json`` and three ONNX graphs: ``detector.onnx`` and ``generator.onnx`` for the
-CPU, ``fused.onnx`` for engines. The manifest names the sha256 of each; a bundle that doesn't match is refused.
+A folder or zip file with ``manifest.json`` and ONNX graphs: ``detector.onnx`` and ``generator.onnx`` for the CPU,
+``fused.onnx`` for engines, and where there is one ``fused-half.onnx``, the same with networks in half precision. The
+manifest names the sha256 of each; a bundle that doesn't match is refused.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from .errors import BundleError
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 GRAPHS = ("detector.onnx", "generator.onnx", "fused.onnx")
+OPTIONAL_GRAPHS = ("fused-half.onnx",)
+FILES = (MANIFEST, *GRAPHS, *OPTIONAL_GRAPHS)
 DEFAULT_MODEL = "default"
 
 
@@ -39,7 +42,8 @@ class Manifest:
         box_scale: how much larger than the face the overwritten box is.
         patch_size: side of the generator's patches, pixels.
         patch_context: side of the area a patch shows over the side of the box.
-        fused: frame size, batch and slots of ``fused.onnx``.
+        fused: of the fused graphs: ``slots`` for faces and for ``held`` boxes; ``height``, ``width`` and ``batch`` of
+            the frames where the graphs take no others.
         precision: ``float32``.
         provenance: how the weights were trained.
         figures: what was measured of them.
@@ -64,8 +68,9 @@ class Manifest:
 
     def detector_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the detector's input for a frame: the frame scaled to `long_side`, then padded."""
-        scale = self.long_side / max(height, width)
-        rows, columns = (max(1, round(side * scale)) for side in (height, width))
+        # In whole numbers, as the fused graph does it, so that both agree to the pixel.
+        longest = max(height, width)
+        rows, columns = (max(1, (2 * side * self.long_side + longest) // (2 * longest)) for side in (height, width))
         return -(-rows // self.multiple) * self.multiple, -(-columns // self.multiple) * self.multiple
 
     def to_json(self) -> str:
@@ -101,7 +106,8 @@ def load_bundle(path: str | Path | None = None) -> Bundle:
     if MANIFEST not in files:
         raise BundleError(f"{root}: expected a model bundle, it has no {MANIFEST}: make one with 'dartblur export'")
     manifest = parse_manifest(files[MANIFEST], str(root))
-    for name in GRAPHS:
+    names = (*GRAPHS, *(name for name in OPTIONAL_GRAPHS if name in manifest.files))
+    for name in names:
         if name not in manifest.files or name not in files:
             raise BundleError(f"{root}: {name} is missing: export or copy the bundle again")
         if (actual := sha256(files[name])) != manifest.files[name]:
@@ -109,7 +115,7 @@ def load_bundle(path: str | Path | None = None) -> Bundle:
                 f"{root}: {name} is damaged: expected sha256 {manifest.files[name][:12]}..., got {actual[:12]}...: "
                 "export or copy the bundle again"
             )
-    return Bundle(manifest, {name: files[name] for name in GRAPHS}, str(root))
+    return Bundle(manifest, {name: files[name] for name in names}, str(root))
 
 
 def default_bundle() -> Path:
@@ -141,9 +147,9 @@ def parse_manifest(text: bytes, source: str) -> Manifest:
 def write_bundle(folder: Path, manifest: Manifest, graphs: Mapping[str, bytes]) -> Manifest:
     """Writes the graphs and a manifest with their hashes into a folder; returns that manifest."""
     folder.mkdir(parents=True, exist_ok=True)
-    hashed = Manifest(**{**asdict(manifest), "files": {name: sha256(graphs[name]) for name in GRAPHS}})
-    for name in GRAPHS:
-        (folder / name).write_bytes(graphs[name])
+    hashed = Manifest(**{**asdict(manifest), "files": {name: sha256(graph) for name, graph in graphs.items()}})
+    for name, graph in graphs.items():
+        (folder / name).write_bytes(graph)
     # The manifest comes last: without it a folder is no bundle.
     (folder / MANIFEST).write_text(hashed.to_json())
     return hashed
@@ -177,7 +183,11 @@ def _check_ranges(manifest: Manifest, source: str) -> None:
 
 def _read_folder(root: Path) -> dict[str, bytes]:
     try:
-        return {name: (root / name).read_bytes() for name in (MANIFEST, *GRAPHS) if (root / name).is_file()}
+        return {
+            name: (root / name).read_bytes()
+            for name in (MANIFEST, *GRAPHS, *OPTIONAL_GRAPHS)
+            if (root / name).is_file()
+        }
     except OSError as error:
         raise BundleError(f"{root}: can't be read: {error.strerror}") from error
 
@@ -185,6 +195,8 @@ def _read_folder(root: Path) -> dict[str, bytes]:
 def _read_zip(root: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(root) as archive:
-            return {name: archive.read(name) for name in (MANIFEST, *GRAPHS) if name in archive.namelist()}
+            return {
+                name: archive.read(name) for name in (MANIFEST, *GRAPHS, *OPTIONAL_GRAPHS) if name in archive.namelist()
+            }
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
         raise BundleError(f"{root}: expected a model bundle (folder or .zip): {error}") from error

@@ -81,7 +81,7 @@ def crop_grid(boxes: Tensor, height: int, width: int, geometry: PatchGeometry) -
     unit = (torch.arange(geometry.size, device=boxes.device, dtype=boxes.dtype) + 0.5) / geometry.size - 0.5
     x = (centre[:, :1] + unit * size[:, :1]) * (2 / width) - 1
     y = (centre[:, 1:] + unit * size[:, 1:]) * (2 / height) - 1
-    n, p = len(boxes), geometry.size
+    n, p = boxes.shape[0], geometry.size
     return torch.stack([x[:, None, :].expand(n, p, p), y[:, :, None].expand(n, p, p)], -1)
 
 

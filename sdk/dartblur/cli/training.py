@@ -102,11 +102,12 @@ def detector(
 def dart(
     data: DataOption,
     out: OutOption,
-    weights: Annotated[Path, typer.Option(help="Of f, and the start of f_g: .pth as published, or .safetensors.")],
+    weights: Annotated[Path, typer.Option(help="Of f: .pth as published, or .safetensors.")],
     layout: LayoutOption = "auto",
     shards: ShardsOption = None,
     on_bad_data: BadDataOption = "refuse",
     detector: Annotated[str, typer.Option(help="Family of f and f_g, as for 'train detector'.")] = "retinaface",
+    fg_weights: Annotated[Path | None, typer.Option(help="The start of f_g. Default: f's weights.")] = None,
     generator: Annotated[str, typer.Option(help="edge or published.")] = "edge",
     mode: Annotated[str, typer.Option(help="Apply g to patches of faces, or to the whole frame.")] = "patch",
     patch_size: Annotated[int, typer.Option(min=8, help="Side of a patch, pixels.")] = 64,
@@ -147,6 +148,7 @@ def dart(
         RunArgs(out, steps, batch, every, 10, precision, accelerator, workers, seed),
         weights,
         detector,
+        fg_weights,
         generator,
         mode,
         PatchGeometry(patch_size),
@@ -222,16 +224,15 @@ def export(
     version: Annotated[str, typer.Option(help="Version of the model.")] = "1",
     threshold: Annotated[float, typer.Option(min=0.01, max=0.99, help="Default threshold of its users.")] = 0.4,
     box_scale: Annotated[float, typer.Option(min=1, max=4, help="Default box scale of its users.")] = 1.15,
-    frame: Annotated[str, typer.Option(help="Frame size of fused.onnx, WxH.")] = "1280x720",
+    frame: Annotated[str | None, typer.Option(help="Only frame size of the fused graphs, WxH. Default: all.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Frames at once in the fused graphs. Default: any.")] = None,
     figures: Annotated[Path | None, typer.Option(help="JSON file of measured figures for the manifest.")] = None,
 ) -> None:
     """Write a model bundle, after comparing every graph with PyTorch."""
     _need("export", "onnxscript")
     _need("export", "dartblur_export.exporting")
     from dartblur_export.exporting import ExportArgs, export_bundle
-    from dartblur_export.fused import FusedSpec
 
-    width, height = _frame_size(frame)
     args = ExportArgs(
         detector,
         generator,
@@ -240,7 +241,8 @@ def export(
         version,
         threshold=threshold,
         box_scale=box_scale,
-        fused=FusedSpec(height, width),
+        frame=None if frame is None else _frame_size(frame),
+        batch=batch,
         figures=_figures(figures),
     )
     manifest, parities = export_bundle(args)
@@ -261,10 +263,11 @@ def _figures(file: Path | None) -> dict[str, object] | None:
 
 
 def _frame_size(text: str) -> tuple[int, int]:
+    """Height and width."""
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(part.isdigit() and int(part) >= 32 for part in parts):
         raise InputError(f"--frame: expected WIDTHxHEIGHT of at least 32 each, like 1280x720, got {text!r}")
-    return int(parts[0]), int(parts[1])
+    return int(parts[1]), int(parts[0])
 
 
 def _trained(run: Callable[[], Path]) -> Path:

@@ -1,24 +1,43 @@
-"""A detector in evaluation mode as a function of its weights, made to be differentiated twice at little cost."""
+"""Detectors in evaluation mode, their batch normalisation folded into the convolutions before it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .convolution import Convolution
 from .face_detector import FaceDetector, Predictions
 
+Detector = TypeVar("Detector", bound=FaceDetector)
+
+
+def folded(detector: Detector) -> Detector:
+    """A copy for deployment, which is in evaluation mode and has no batch normalisation left.
+
+    Raises:
+        ValueError: a batch normalisation doesn't follow a convolution.
+    """
+    copy = deepcopy(detector).eval()
+    for path, convolution, norm in list(_pairs(copy)):
+        if norm is not None:
+            _replace(copy, convolution, fuse_conv_bn_eval(path, copy.get_submodule(norm)))  # type: ignore[arg-type]
+            _replace(copy, norm, nn.Identity())
+    _check_none_left(copy)
+    return copy
+
 
 class FoldedDetector:
-    """Looks at images as the detector would in evaluation mode, whatever mode it is in.
+    """A detector as a function of its weights, made to be differentiated twice at little cost.
 
-    Each batch normalisation is folded into the convolution before it, as a function of the weights: the result and
-    every derivative are the same up to rounding, but no pass over the feature maps is spent on it, forward or back.
+    It looks at images as the detector would in evaluation mode, whatever mode it is in. The result and every
+    derivative are the same up to rounding, but no pass over the feature maps is spent on batch normalisation.
 
     Args:
         detector: its weights are used where `__call__` is given none; later changes to them are seen.
@@ -33,9 +52,7 @@ class FoldedDetector:
                 self._norms[convolution] = (norm, self._structure.get_submodule(norm).eps)  # type: ignore[assignment]
                 _replace(self._structure, norm, nn.Identity())
             _replace(self._structure, convolution, _as_convolution(path, norm is not None))
-        left = [name for name, module in self._structure.named_modules() if isinstance(module, nn.BatchNorm2d)]
-        if left:
-            raise ValueError(f"expected each batch normalisation right after a convolution, these are not: {left}")
+        _check_none_left(self._structure)
 
     def __call__(self, images: Tensor, weights: Mapping[str, Tensor] | None = None) -> Predictions:
         """As `FaceDetector.forward`.
@@ -72,6 +89,12 @@ def _pairs(module: nn.Module, path: str = "") -> Iterator[tuple[nn.Conv2d, str, 
             yield child, path + name, path + follower if normed else None
         elif child is not None:
             yield from _pairs(child, f"{path}{name}.")
+
+
+def _check_none_left(module: nn.Module) -> None:
+    left = [name for name, part in module.named_modules() if isinstance(part, nn.BatchNorm2d)]
+    if left:
+        raise ValueError(f"expected each batch normalisation right after a convolution, these are not: {left}")
 
 
 def _as_convolution(layer: nn.Conv2d, biased: bool) -> Convolution:
