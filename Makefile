@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test check format clean test-gpu bench-gpu
 
 help: ## Show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,28 @@ demo: $(VENV)/sdk ## Anonymize a clip of a real face and say what was done
 
 test: $(VENV)/dev check ## Run the checks and all tests
 	$(BIN)/python -m pytest
+
+# These two need a GPU, the CUDA toolkit and a torch that knows CUDA. Without GPU_PYTHON an environment is made for them;
+# with it, that interpreter is used as it is (on a Jetson: one with NVIDIA's torch), and needs pybind11 and setuptools.
+GPU_VENV := .venv-gpu
+ifdef GPU_PYTHON
+.PHONY: gpu-operations
+gpu-operations:
+	DARTBLUR_CUDA=1 $(GPU_PYTHON) setup.py --quiet build_ext --inplace
+else
+GPU_PYTHON := $(GPU_VENV)/bin/python
+.PHONY: gpu-operations
+gpu-operations:
+	test -x $(GPU_PYTHON) || $(PYTHON) -m venv $(GPU_VENV)
+	DARTBLUR_CUDA=1 $(GPU_PYTHON) -m pip install --quiet --editable ".[dev]"
+endif
+ON_GPU := PYTHONPATH=sdk:export:train:cpp_ext $(GPU_PYTHON)
+
+test-gpu: gpu-operations ## Run the tests that need a GPU; without one they fail
+	DARTBLUR_REQUIRE_GPU=1 $(ON_GPU) -m pytest tests/gpu
+
+bench-gpu: gpu-operations ## Measure the CUDA operations, the fused graph and a training step on a GPU
+	$(ON_GPU) benchmarks/gpu.py
 
 check: $(VENV)/dev ## Lint, types, import contracts
 	$(BIN)/ruff check
@@ -30,7 +52,7 @@ format: $(VENV)/dev ## Format the code
 	$(BIN)/ruff check --fix
 
 clean: ## Remove the environment and what was built
-	rm -rf $(VENV) build demo *.egg-info sdk/*.egg-info cpp_ext/dartblur_ops/*.so
+	rm -rf $(VENV) $(GPU_VENV) build demo *.egg-info sdk/*.egg-info cpp_ext/dartblur_ops/*.so
 
 # The wheel of opencv-python needs the system's OpenGL and X11 libraries; the headless one is the same without windows.
 define usable_opencv

@@ -19,12 +19,15 @@ from dartblur_train.nets.unet import EdgeUNet, PublishedUNet
 from dartblur_train.patches import PatchGeometry
 
 from .checkpoints import load_detector, load_generator
+from .compositing_graph import verify_compositing, with_compositing
 from .errors import ParityError
 from .fused import MULTIPLE, DetectorGraph, FusedGraph, FusedSpec, GeneratorGraph
 from .verification import Parity, verify_detector, verify_fused, verify_generator
 
 OPSET = 18
 FUSED = ("fused.onnx", "fused-half.onnx")
+REDACTING = {"fused.onnx": "redacting.onnx", "fused-half.onnx": "redacting-half.onnx"}
+"""The graphs that go from frame to frame, by those that they are made of."""
 MOST_FRAMES, MOST_PIXELS = 64, 8192
 """Upper bounds of the free dimensions: frames at once, and pixels along a side."""
 SIDES = {1: "height", 2: "width"}
@@ -42,6 +45,7 @@ class ExportArgs:
         fused: sizes of the fused graphs.
         frame: (height, width) of the only frames that the fused graphs take; None: all sizes.
         batch: frames at once in the fused graphs; None: any number.
+        compositing: also write the graphs that go from frame to frame, see `compositing_graph`.
         provenance, figures: for the manifest.
     """
 
@@ -56,6 +60,7 @@ class ExportArgs:
     fused: FusedSpec = field(default_factory=FusedSpec)
     frame: tuple[int, int] | None = None
     batch: int | None = None
+    compositing: bool = False
     provenance: dict[str, Any] | None = None
     figures: dict[str, Any] | None = None
 
@@ -107,6 +112,9 @@ def _exported(
     for name, fused in zip(FUSED, (single, half), strict=True):
         data = fused_onnx(fused, args.frame, args.batch)
         yield data, verify_fused(single, name, data, args.frame, args.batch)
+        if args.compositing:
+            whole = with_compositing(data, manifest)
+            yield whole, verify_compositing(REDACTING[name], whole, data, manifest)
 
 
 def detector_onnx(graph: DetectorGraph) -> bytes:

@@ -74,12 +74,13 @@ class FusedSpec:
         slots: K, most faces that are found in a frame.
         held: M, boxes that the caller adds.
         candidates: detections that enter non-maximum suppression.
-        rounds: of cluster-NMS; exact for chains of overlaps up to this length.
+        rounds: of cluster-NMS; exact for chains of overlaps up to this length. An even number: of a longer chain too
+            many are kept then, and not too few.
     """
 
     slots: int = 32
     held: int = 16
-    candidates: int = 512
+    candidates: int = 1024
     rounds: int = 8
 
 
@@ -90,6 +91,10 @@ class FusedGraph(nn.Module):
     a patch shows its box grown by the manifest's `box_scale` and context) and ``scores [N, K + M]``, 0 in an
     empty slot and 1 for a held box. The caller overwrites the slots whose score reaches its threshold.
 
+    Two things that the caller could not see are made to show in the scores. The last slot's is at least that of the
+    weakest candidate: where it reaches the threshold, faces may be missing, for want of slots or of candidates. And
+    where the detector says NaN of any place, every score is NaN.
+
     Every size follows from the frames' shape by whole-number arithmetic, so that one exported graph serves all.
 
     Args:
@@ -99,7 +104,7 @@ class FusedGraph(nn.Module):
         half: run the two networks in half precision; boxes and sampling stay in single. Patches are then half too.
 
     Raises:
-        ValueError: the spec asks for more candidates than the smallest frame has places.
+        ValueError: the spec asks for more candidates than the smallest frame has places, or for odd rounds.
     """
 
     def __init__(
@@ -149,12 +154,17 @@ class FusedGraph(nn.Module):
         cells = grid_sample(
             cells, _sampling_grid(cells, rows, columns, step), padding_mode="border", align_corners=False
         )
-        right, below = (_parts(side, multiple) * multiple - side for side in (columns, rows))
+        below, right = (
+            _parts(side * long_side, longest * multiple) * multiple - scaled
+            for side, scaled in ((height, rows), (width, columns))
+        )
         return pad(cells, (0, right, 0, below))
 
     def strongest(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """The K best faces after cluster-NMS (Zheng et al. 2021, algorithm 2); empty slots are all zeros."""
         spec = self.spec
+        # The best of NaN and numbers is whatever the device likes.
+        broken = scores.isnan().float().amax(1, keepdim=True) > 0
         scores, order = scores.topk(spec.candidates, dim=1)
         boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
         overlap = torch.triu(pairwise_iou(boxes, boxes), diagonal=1)
@@ -162,9 +172,11 @@ class FusedGraph(nn.Module):
         keep = torch.ones_like(scores)
         for _ in range(spec.rounds):
             keep = 1 - (suppresses * keep[..., None]).amax(1)
-        scores, order = (scores * keep).topk(spec.slots, dim=1)
-        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
-        return boxes * (scores > 0).float()[..., None], scores
+        best, order = (scores * keep).topk(spec.slots, dim=1)
+        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4)) * (best > 0).float()[..., None]
+        last = torch.maximum(best[:, -1:], scores[:, -1:])
+        best = torch.cat([best[:, :-1], last], 1)
+        return boxes, torch.where(broken, torch.nan, best)
 
     def repaint(self, pictures: Tensor, boxes: Tensor) -> Tensor:
         """Cuts out, blurs and repaints the boxes ``[N, n, 4]``, all faces by one GridSample."""

@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends.base import Backend
+from .backends.base import Backend, Look
+from .boxes import outermost, scale_boxes
 from .detections import Detections
-from .errors import InputError
+from .errors import FrameError, InputError
 from .frame import Frame, Image, RedactedFrame, _Gate, check_image
 
 Method = Literal["dart", "gaussian", "pixelate", "solid"]
 METHODS: tuple[Method, ...] = get_args(Method)
-
-
-def outermost(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The boxes ``[n, 4]`` xyxy that lie in no other: the same area is covered, and no face painted into a face."""
-    inside = (boxes[:, None, :2] >= boxes[None, :, :2]).all(2) & (boxes[:, None, 2:] <= boxes[None, :, 2:]).all(2)
-    # Of equal boxes, each of which lies in the other, the first stays.
-    earlier = np.tri(len(boxes), k=-1, dtype=bool)
-    kept: NDArray[np.float32] = boxes[~(inside & (~inside.T | earlier)).any(1)]
-    return kept
-
-
-def scale_boxes(boxes: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
-    """Boxes ``[n, 4]`` xyxy grown about their centres: twice as wide and high for a scale of 2."""
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    half = (boxes[:, 2:] - boxes[:, :2]) / 2 * scale
-    return np.concatenate([centre - half, centre + half], 1).astype(np.float32, copy=False)
 
 
 class Anonymizer:
@@ -40,7 +25,8 @@ class Anonymizer:
         model: a model bundle (folder or zip), or None for the one that comes with the package.
         method: ``dart`` (learned blur), ``gaussian``, ``pixelate`` or ``solid``.
         threshold: lowest score that counts as a face, 0..1; None for the model's own.
-        box_scale: how much larger than the face the overwritten box is, >= 1; None for the model's own.
+        box_scale: how much larger than the face the overwritten box is, >= 1; None for the model's own. On a GPU
+            another one costs a second run of the model in frames with faces.
         backend: what runs the model; None for the CPU.
 
     Raises:
@@ -72,30 +58,112 @@ class Anonymizer:
         if not 1 <= self.box_scale <= 4:
             raise InputError(f"box_scale: expected a number from 1 to 4, got {self.box_scale}")
 
-    def __call__(self, frame: Frame | Image, *, in_place: bool = False) -> RedactedFrame:
+    @property
+    def depth(self) -> int:
+        """Frames that may be begun before the first of them is asked for its result."""
+        return self._backend.depth
+
+    def __call__(self, frame: Frame | Image | Any, *, in_place: bool = False) -> RedactedFrame:
         """Overwrites the faces of one frame.
 
         Args:
-            frame: a `Frame`, or uint8 ``[H, W, 3]`` BGR.
+            frame: a `Frame`, or uint8 ``[H, W, 3]`` BGR: a NumPy array, or, where the backend runs on a GPU, an array
+                of its memory (``__cuda_array_interface__`` or DLPack: PyTorch, CuPy, PyCUDA).
             in_place: overwrite in the caller's pixels; otherwise they are copied once.
 
         Returns:
             The redacted frame, with the faces that were found.
 
         Raises:
-            FrameError: the array is not such an image.
+            FrameError: the array is not such an image, or the model takes no frames of its size.
+            FailClosedError: faces may have been missed; nothing may leave.
+            BackendError: the backend failed.
         """
-        if not isinstance(frame, Frame):
-            frame = Frame(check_image(frame))
-        image = frame.image
-        if not (in_place and image.flags.writeable and image.flags.c_contiguous):
-            image = np.array(image, order="C")
-        detections = self._backend.detect(image, self.threshold)
-        covered = self.redact(image, detections)
-        return RedactedFrame(image, frame.index, frame.time, frame.pts, detections, covered, self.method, _Gate(image))
+        return self.begin(frame, in_place=in_place).result()
 
-    def redact(self, image: Image, detections: Detections) -> NDArray[np.float32]:
+    def begin(
+        self, frame: Frame | Image | Any, *, in_place: bool = False, held: NDArray[np.float32] | None = None
+    ) -> Pending:
+        """Starts on a frame; several may be under way, see `depth`.
+
+        Args:
+            frame, in_place: as of a call. Until the result is there the caller leaves the pixels alone.
+            held: boxes ``[n, 4]`` xyxy of faces that are covered whether the detector finds them or not, such as a
+                tracker's.
+
+        Raises:
+            FrameError, BackendError: as of a call.
+        """
+        whole = frame if isinstance(frame, Frame) else None
+        image = _own(self._check(frame if whole is None else whole.image), in_place)
+        kept = np.zeros((0, 4), np.float32) if held is None else np.asarray(held, np.float32).reshape(-1, 4)
+        look = self._backend.begin(image, self.threshold, scale_boxes(kept, self.box_scale))
+        return Pending(self, look, image, kept, whole)
+
+    def _check(self, image: Any) -> Any:
+        if isinstance(image, np.ndarray):
+            return check_image(image)
+        from .backends.gpu_arrays import is_on_gpu
+
+        if not is_on_gpu(image):
+            return check_image(image)
+        if not self._backend.gpu_frames:
+            what = type(image).__name__
+            raise FrameError(f"expected a NumPy array, got a {what} in GPU memory: this backend runs on the CPU")
+        return image
+
+    def redact(self, image: Image | Any, detections: Detections) -> NDArray[np.float32]:
         """Overwrites the given faces in the image, in place; returns the boxes ``[n, 4]`` that it has covered."""
         covered = outermost(scale_boxes(detections.boxes, self.box_scale))
-        self._backend.redact(image, covered, self.method)
+        look = self._backend.begin(self._check(image), self.threshold, covered)
+        try:
+            look.redact(covered, self.method)
+            look.finish()
+        finally:
+            look.close()
         return covered
+
+
+class Pending:
+    """A frame that an `Anonymizer` has begun with."""
+
+    def __init__(
+        self, anonymizer: Anonymizer, look: Look, image: Image, held: NDArray[np.float32], frame: Frame | None
+    ) -> None:
+        self._anonymizer, self._look, self._image, self._held, self._frame = anonymizer, look, image, held, frame
+
+    def result(self) -> RedactedFrame:
+        """The redacted frame; waits for it. Once only.
+
+        Raises:
+            FailClosedError, BackendError: as of a call of the anonymizer.
+        """
+        anonymizer, look, image, frame = self._anonymizer, self._look, self._image, self._frame
+        try:
+            detections = look.detections()
+            faces = np.concatenate([detections.boxes, self._held])
+            covered = outermost(scale_boxes(faces, anonymizer.box_scale))
+            look.redact(covered, anonymizer.method)
+            look.finish()
+        finally:
+            look.close()
+        index, time, pts = (frame.index, frame.time, frame.pts) if frame else (0, 0.0, None)
+        return RedactedFrame(image, index, time, pts, detections, covered, anonymizer.method, _Gate(image))
+
+    def discard(self) -> None:
+        """Gives the frame up."""
+        self._look.close()
+
+
+def _own(image: Any, in_place: bool) -> Any:
+    """The image itself where it may be overwritten, else a copy, in the memory and of the type that it has."""
+    if isinstance(image, np.ndarray):
+        fit = in_place and image.flags.writeable and image.flags.c_contiguous
+        return image if fit else np.array(image, order="C")
+    if in_place:
+        return image
+    # PyTorch calls it clone, CuPy and PyCUDA copy.
+    copy = getattr(image, "clone", None) or getattr(image, "copy", None)
+    if copy is None:
+        raise FrameError(f"expected a GPU array that can be copied, got {type(image).__name__}: pass in_place=True")
+    return copy()

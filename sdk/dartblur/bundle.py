@@ -1,8 +1,9 @@
 """The model bundle: what export hands to the SDK.
 
 A folder or zip file with ``manifest.json`` and ONNX graphs: ``detector.onnx`` and ``generator.onnx`` for the CPU,
-``fused.onnx`` for engines, and where there is one ``fused-half.onnx``, the same with networks in half precision. The
-manifest names the sha256 of each; a bundle that doesn't match is refused.
+``fused.onnx`` for engines, and where there is one ``fused-half.onnx``, the same with networks in half precision;
+``redacting.onnx`` and ``redacting-half.onnx`` go from frame to frame by a plugin of TensorRT. The manifest names the
+sha256 of each; a bundle that doesn't match is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .errors import BundleError
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 GRAPHS = ("detector.onnx", "generator.onnx", "fused.onnx")
-OPTIONAL_GRAPHS = ("fused-half.onnx",)
+OPTIONAL_GRAPHS = ("fused-half.onnx", "redacting.onnx", "redacting-half.onnx")
 FILES = (MANIFEST, *GRAPHS, *OPTIONAL_GRAPHS)
 DEFAULT_MODEL = "default"
 
@@ -68,10 +69,10 @@ class Manifest:
 
     def detector_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the detector's input for a frame: the frame scaled to `long_side`, then padded."""
-        # In whole numbers, as the fused graph does it, so that both agree to the pixel.
-        longest = max(height, width)
-        rows, columns = (max(1, (2 * side * self.long_side + longest) // (2 * longest)) for side in (height, width))
-        return -(-rows // self.multiple) * self.multiple, -(-columns // self.multiple) * self.multiple
+        # In whole numbers and rounded up, as the fused graph does it, so that all of the scaled frame has room.
+        room = max(height, width) * self.multiple
+        rows, columns = ((side * self.long_side + room - 1) // room for side in (height, width))
+        return rows * self.multiple, columns * self.multiple
 
     def to_json(self) -> str:
         """The text of ``manifest.json``."""

@@ -35,9 +35,7 @@ class DartArgs:
         data: where pictures come from.
         run: how the run is carried out.
         detector: family of f and f_g, a name in `DETECTORS`.
-        detector_weights: of f.
-        fg_weights: the start of f_g; None: f's. A detector that was trained on blurred faces alone starts where the
-            cycle objective has most to mend.
+        detector_weights: of f, and the start of f_g.
         generator: name in `GENERATORS`.
         mode: how g is applied: ``patch`` or ``frame``.
         geometry: of the patches.
@@ -56,7 +54,6 @@ class DartArgs:
     run: RunArgs
     detector_weights: Path
     detector: str = "retinaface"
-    fg_weights: Path | None = None
     generator: str = "edge"
     mode: str = "patch"
     geometry: PatchGeometry = field(default_factory=PatchGeometry)
@@ -86,8 +83,7 @@ class DartTrainer:
         torch.manual_seed(args.run.seed)
         self.application = build_application(args.mode, args.geometry)
         self.g = GENERATORS[args.generator]().to(fabric.device)
-        starts = (args.detector_weights, args.fg_weights or args.detector_weights)
-        f, f_g = (build_detector(args.detector, weights).to(fabric.device) for weights in starts)
+        f, f_g = (build_detector(args.detector, args.detector_weights).to(fabric.device) for _ in range(2))
         betas = (0.5, 0.999)
         self.optimizer_g = torch.optim.Adam(self.g.parameters(), args.learning_rate_g, betas)
         trained = [weight for weight in f_g.parameters() if weight.requires_grad]

@@ -14,27 +14,37 @@ DARTBLUR_HD double bell(int index, int size) {
     return std::exp(-0.5 * x * x);
 }
 
-DARTBLUR_HD double bell_total(int size) {
+// All of them, computed when asked for; a table of them serves as well below.
+struct Bells {
+    int size;
+
+    DARTBLUR_HD double operator[](int index) const { return bell(index, size); }
+};
+
+template <class Table>
+DARTBLUR_HD double bell_total(const Table& bells, int size) {
     double total = 0.0;
-    for (int i = 0; i < size; ++i) total += bell(i, size);
+    for (int i = 0; i < size; ++i) total += bells[i];
     return total;
 }
 
 // The kernel of cv2.GaussianBlur on floats.
-DARTBLUR_HD void fill_kernel(float* kernel, int size) {
-    const double total = bell_total(size);
-    for (int i = 0; i < size; ++i) kernel[i] = static_cast<float>(bell(i, size) / total);
+template <class Table>
+DARTBLUR_HD void fill_kernel(float* kernel, int size, const Table& bells) {
+    const double total = bell_total(bells, size);
+    for (int i = 0; i < size; ++i) kernel[i] = static_cast<float>(bells[i] / total);
 }
 
-// The kernel of cv2.GaussianBlur on bytes. Its weights are whole 256ths: fixed ones for the smallest sizes, else rounded
-// from the rim inward, each passing its rounding error on; the centre takes what is left.
-DARTBLUR_HD void fill_byte_kernel(float* kernel, int size) {
+// The kernel of cv2.GaussianBlur on bytes. Its weights are whole 256ths: fixed ones for the smallest sizes, else
+// rounded from the rim inward, each passing its rounding error on; the centre takes what is left.
+template <class Table>
+DARTBLUR_HD void fill_byte_kernel(float* kernel, int size, const Table& bells) {
     constexpr std::uint8_t fixed[4][4] = {{64}, {16, 64}, {8, 28, 56}, {4, 13, 30, 51}};
     const int centre = size / 2;
-    const double share = 256.0 / bell_total(size);
+    const double share = 256.0 / bell_total(bells, size);
     double error = 0.0, rest = 256.0;
     for (int i = 0; i < centre; ++i) {
-        const double exact = size <= 9 ? fixed[centre - 1][i] : bell(i, size) * share + error;
+        const double exact = size <= 9 ? fixed[centre - 1][i] : bells[i] * share + error;
         const double whole = std::rint(exact);
         error = exact - whole;
         rest -= 2.0 * whole;

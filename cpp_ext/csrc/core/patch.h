@@ -10,6 +10,17 @@ DARTBLUR_HD int patch_margin(int side, double context) {
     return static_cast<int>(std::rint(side * (1.0 - 1.0 / context) / 2.0));
 }
 
+// Square planar patches [count, 3, side, side]; the face is the square inside `margin`.
+template <class Value>
+struct Patches {
+    Value* data;
+    int side, margin;
+    float context;
+
+    DARTBLUR_HD std::size_t plane() const { return static_cast<std::size_t>(side) * side; }
+    DARTBLUR_HD int face() const { return side - 2 * margin; }
+};
+
 // One axis of a box: its centre, half its size, and the crop around it.
 struct Axis {
     float centre, half;
@@ -34,6 +45,26 @@ DARTBLUR_HD float patch_coordinate(const Axis& axis, int index, int side) {
 
 // Distance of a pixel centre from the box's centre, in half sizes of the box.
 DARTBLUR_HD float offset(const Axis& axis, int index) { return (index + 0.5f - axis.centre) / axis.half; }
+
+// Where a covered column or row lies in the face square, and how far from the box's centre.
+struct Place {
+    Tap tap;
+    float offset;
+};
+
+// Clamped to the square, so that no context, which is clear, comes back.
+DARTBLUR_HD Place place(const Axis& axis, int index, int side, int margin) {
+    const int last = side - 2 * margin - 1;
+    return {tap(patch_coordinate(axis, index, side) - static_cast<float>(margin), last), offset(axis, index)};
+}
+
+// Grey level of a patch's value; NaN and what lies below 0 become 0.
+DARTBLUR_HD float grey_level(float value) { return clamp(value, 0.0f, 1.0f) * 255.0f; }
+
+// A pixel's byte once a patch's grey level is laid over it.
+DARTBLUR_HD std::uint8_t blended(std::uint8_t old, float grey, float share) {
+    return to_byte(share < 1.0f ? lerp(old, grey, share) : grey);
+}
 
 struct Shape {
     bool ellipse;

@@ -43,7 +43,7 @@ class SquareBlur {
         : side_(side), margin_(margin), face_(side - 2 * margin), kernel_(kernel_size(face_)),
           reach_(static_cast<int>(kernel_.size()) / 2), padded_(face_ + 2 * reach_),
           rows_(static_cast<std::size_t>(padded_.size()) * face_) {
-        fill_kernel(kernel_.data(), size());
+        fill_kernel(kernel_.data(), size(), Bells{size()});
     }
 
     void run(float* plane) {
@@ -70,27 +70,16 @@ class SquareBlur {
     std::vector<float> padded_, rows_;
 };
 
-// The face square of a patch as interleaved grey levels; NaN and what lies below 0 become 0.
+// The face square of a patch as interleaved grey levels.
 void load_square(const Patches<const float>& patch, int face, float* square) {
     for (int y = 0; y < face; ++y) {
         for (int c = 0; c < kChannels; ++c) {
             const float* row = patch.data + c * patch.plane() +
                                static_cast<std::size_t>(patch.margin + y) * patch.side + patch.margin;
             float* out = square + static_cast<std::size_t>(y) * face * kChannels + c;
-            for (int x = 0; x < face; ++x) out[x * kChannels] = clamp(row[x], 0.0f, 1.0f) * 255.0f;
+            for (int x = 0; x < face; ++x) out[x * kChannels] = grey_level(row[x]);
         }
     }
-}
-
-// Where a covered column or row lies in the face square, and how far from the box's centre.
-struct Place {
-    Tap tap;
-    float offset;
-};
-
-Place place(const Axis& axis, int index, int side, int margin) {
-    const int last = side - 2 * margin - 1;
-    return {tap(patch_coordinate(axis, index, side) - static_cast<float>(margin), last), offset(axis, index)};
 }
 
 // The grey levels of one row of covered pixels.
@@ -111,7 +100,7 @@ DARTBLUR_CLONES void blend_row(const float* greys, const Place* columns, float d
     for (int x = 0; x < count; ++x) {
         const float share = opacity(shape, columns[x].offset, dy);
         for (int i = x * kChannels; i < (x + 1) * kChannels && share > 0.0f; ++i) {
-            out[i] = to_byte(share < 1.0f ? lerp(out[i], greys[i], share) : greys[i]);
+            out[i] = blended(out[i], greys[i], share);
         }
     }
 }
@@ -130,7 +119,7 @@ void crop_faces(Frame frame, Boxes boxes, Patches<float> out, bool blur) {
 }
 
 void composite(MutableFrame frame, Patches<const float> patches, Boxes boxes, Shape shape) {
-    const int face = patches.side - 2 * patches.margin;
+    const int face = patches.face();
     const int length = face * kChannels;
     std::vector<float> square(static_cast<std::size_t>(face) * length), row(length);
     std::vector<Place> columns;

@@ -14,16 +14,6 @@ struct Boxes {
     const Box* end() const { return data + count; }
 };
 
-// Square planar patches [count, 3, side, side]; the face is the square inside `margin`.
-template <class Value>
-struct Patches {
-    Value* data;
-    int side, margin;
-    float context;
-
-    std::size_t plane() const { return static_cast<std::size_t>(side) * side; }
-};
-
 double letterbox(Frame frame, float* out, int height, int width);
 void crop_faces(Frame frame, Boxes boxes, Patches<float> out, bool blur);
 void composite(MutableFrame frame, Patches<const float> patches, Boxes boxes, Shape shape);

@@ -17,7 +17,8 @@ MutableFrame part(MutableFrame frame, Rect rect) {
 
 std::vector<float> byte_kernel(int side) {
     std::vector<float> kernel(kernel_size(side));
-    fill_byte_kernel(kernel.data(), static_cast<int>(kernel.size()));
+    const int size = static_cast<int>(kernel.size());
+    fill_byte_kernel(kernel.data(), size, Bells{size});
     return kernel;
 }
 

@@ -10,17 +10,15 @@ from numpy.typing import NDArray
 
 import dartblur_ops as ops
 
+from ..boxes import pixel_blocks
 from ..bundle import Bundle
 from ..detections import Detections
 from ..errors import BackendError, BundleError
-from ..frame import Image
-from .base import Defaults
+from ..frame import Image, check_image
+from .base import Boxes, Defaults, WholeLook
 
 MAX_PATCHES = 64
 """Faces that go through the generator at once: bounds memory in a crowd."""
-
-BLOCKS, SMALLEST_BLOCK = 8, 4
-"""Of ``pixelate``: blocks across a face, and their smallest side in pixels."""
 
 
 class CpuBackend:
@@ -34,13 +32,16 @@ class CpuBackend:
         BundleError: a graph can't be loaded.
     """
 
+    depth = 1
+    gpu_frames = False
+
     def __init__(self, bundle: Bundle, threads: int = 2) -> None:
         manifest = bundle.manifest
         self._manifest = manifest
         self.defaults = Defaults(manifest.threshold, manifest.box_scale)
         self.model_name = f"{manifest.name} {manifest.version}"
-        self._detector = _session(bundle, "detector.onnx", threads)
-        self._generator = _session(bundle, "generator.onnx", threads)
+        self._detector = cpu_session(bundle, "detector.onnx", threads)
+        self._generator = cpu_session(bundle, "generator.onnx", threads)
         expected = [3, manifest.patch_size, manifest.patch_size]
         if (shape := self._generator.get_inputs()[0].shape)[1:] != expected:
             raise BundleError(
@@ -48,6 +49,13 @@ class CpuBackend:
                 "export the bundle again"
             )
         self._input: NDArray[np.float32] | None = None
+
+    def begin(self, image: Image, threshold: float, boxes: Boxes | None = None) -> WholeLook:
+        """A look at an image; nothing is done before it is asked for."""
+        return WholeLook(self, check_image(image), threshold)
+
+    def close(self) -> None:
+        """Nothing is held that needs it."""
 
     def detect(self, image: Image, threshold: float) -> Detections:
         """Faces of an image with at least this score, best first, after non-maximum suppression."""
@@ -73,18 +81,14 @@ class CpuBackend:
         keep = np.asarray(kept, int).reshape(-1)
         return Detections(np.ascontiguousarray(boxes[keep]), np.ascontiguousarray(scores[keep]))
 
-    def redact(self, image: Image, boxes: NDArray[np.float32], method: str) -> None:
+    def redact(self, image: Image, boxes: Boxes, method: str) -> None:
         """Overwrites the boxes of the image in place by ``dart``, ``gaussian``, ``pixelate`` or ``solid``."""
         if method == "dart":
             self._repaint(image, boxes)
-        elif method == "gaussian":
-            ops.gaussian(image, boxes)
-        elif method == "pixelate":
-            _pixelate(image, boxes)
         else:
-            ops.solid(image, boxes)
+            cover(image, boxes, method)
 
-    def _repaint(self, image: Image, boxes: NDArray[np.float32]) -> None:
+    def _repaint(self, image: Image, boxes: Boxes) -> None:
         size, context = self._manifest.patch_size, self._manifest.patch_context
         for start in range(0, len(boxes), MAX_PATCHES):
             some = boxes[start : start + MAX_PATCHES]
@@ -93,17 +97,19 @@ class CpuBackend:
             ops.composite(image, painted, some, context)
 
 
-def _pixelate(image: Image, boxes: NDArray[np.float32]) -> None:
-    """Eight blocks across a face, but none smaller than `SMALLEST_BLOCK`: a block of one pixel hides nothing."""
-    height, width = image.shape[:2]
-    for box in boxes:
-        # Of a box that reaches over the border only what is visible is divided into blocks.
-        visible = np.clip(box, 0, (width, height, width, height))
-        side = float(min(visible[2] - visible[0], visible[3] - visible[1]))
-        ops.pixelate(image, box[None], blocks=max(1, min(BLOCKS, int(side / SMALLEST_BLOCK))))
+def cover(image: Image, boxes: Boxes, method: str) -> None:
+    """Overwrites the boxes of the image in place by a method that needs no model."""
+    if method == "gaussian":
+        ops.gaussian(image, boxes)
+    elif method == "pixelate":
+        for box, blocks in zip(boxes, pixel_blocks(boxes, *image.shape[:2]), strict=True):
+            ops.pixelate(image, box[None], blocks)
+    else:
+        ops.solid(image, boxes)
 
 
-def _session(bundle: Bundle, graph: str, threads: int) -> Any:
+def cpu_session(bundle: Bundle, graph: str, threads: int) -> Any:
+    """A graph of the bundle in ONNX Runtime on the CPU; raises `BundleError` when it can't be loaded."""
     # Imported here: ONNX Runtime takes longer to import than everything else together.
     import onnxruntime
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..detections import Detections
 from ..frame import Image
-from .base import Defaults
+from .base import Boxes, Defaults, WholeLook
 
 
 class FakeBackend:
@@ -21,9 +21,18 @@ class FakeBackend:
 
     defaults = Defaults(threshold=0.5, box_scale=1.0)
     model_name = "fake"
+    depth = 1
+    gpu_frames = False
 
     def __init__(self, finder: Callable[[Image], NDArray[np.float32]] | None = None) -> None:
         self._finder = finder
+
+    def begin(self, image: Image, threshold: float, boxes: Boxes | None = None) -> WholeLook:
+        """A look at an image."""
+        return WholeLook(self, image, threshold)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def detect(self, image: Image, threshold: float) -> Detections:
         """The boxes of the finder."""

@@ -1,6 +1,7 @@
 """The command ``dartblur``.
 
-Exit codes: 0 done; 2 bad usage or input; 3 stopped because anonymization failed; 129, 130 or 143 interrupted; 1 a bug.
+Exit codes: 0 done; 2 bad usage or input; 3 stopped because anonymization failed; 129, 130 or 143 interrupted; 1 a bug,
+or a difference that ``verify`` has found.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ _FORWARDED = {
     "doctor": ("doctor", "Show what is installed, which backends work, and why not."),
     "train": ("training", "Train the detector and the learned blur (needs the extra 'train')."),
     "export": ("training", "Make a model bundle of trained weights (needs the extra 'export')."),
+    "build": ("engines", "Build an engine for a GPU or Jetson (needs TensorRT or TensorRT-RTX)."),
+    "inspect": ("engines", "Show what a bundle, ONNX graph or engine is."),
+    "verify": ("comparing", "Compare what two models, engines or weights do with the same frames."),
+    "bench": ("measuring", "Measure latency and frames a second of each stage."),
     "evaluate": ("evaluation", "Measure a blur: fidelities, recovery attack (needs the extra 'train')."),
     "dataset": ("dataset", "Write an anonymized copy of a data set (needs the extra 'train')."),
 }

@@ -12,13 +12,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-REQUIRED = {"numpy": (), "opencv-python": ("opencv-python-headless",), "onnxruntime": (), "av": (), "pillow": ()}
+REQUIRED = {
+    "numpy": (),
+    "opencv-python": ("opencv-python-headless",),
+    "onnxruntime": ("onnxruntime-gpu",),
+    "av": (),
+    "pillow": (),
+}
 """Packages, each with others that do as well."""
 OPTIONAL = {
     "torch": "training and export: pip install 'dartblur-edge[train,export]'",
     "onnx": "export: pip install 'dartblur-edge[export]'",
-    "tensorrt": "engines: pip install 'dartblur-edge[tensorrt]'",
+    "tensorrt": "engines: pip install 'dartblur-edge[tensorrt]'; on a Jetson it comes with JetPack",
+    "tensorrt-rtx": "engines for RTX desktops: pip install tensorrt-rtx",
     "pycuda": "engines: pip install 'dartblur-edge[tensorrt]'",
+    "onnxruntime-gpu": "GPU without an engine: pip install 'onnxruntime-gpu[cuda,cudnn]' in place of onnxruntime",
 }
 
 
@@ -39,8 +47,10 @@ def doctor() -> None:
     checks: dict[str, Callable[[], str]] = {
         "native operations": _check_operations,
         "default model": _check_model,
+        "CUDA operations": _check_cuda_operations,
         "backend cpu": _check_cpu,
         "backend tensorrt": _check_tensorrt,
+        "backend onnxruntime-gpu": _check_onnxruntime_gpu,
         "H.264 encoder": _check_encoder,
         "camera": _check_camera,
     }
@@ -54,7 +64,7 @@ def doctor() -> None:
             detail, works[name] = f"{type(error).__name__}: {error}".splitlines()[0], False
         table.add_row(name, "[green]works[/green]" if works[name] else "[yellow]does not work[/yellow]", escape(detail))
     console.print(table)
-    if not works["backend cpu"] and not works["backend tensorrt"]:
+    if not any(works[part] for part in works if part.startswith("backend ")):
         console.print("No backend works: nothing can be anonymized on this machine.")
         raise typer.Exit(2)
 
@@ -100,11 +110,53 @@ def _check_cpu() -> str:
     return f"an empty 1280x720 frame took {1000 * (time.perf_counter() - started):.0f} ms"
 
 
+def _check_cuda_operations() -> str:
+    from ..backends.gpu_ops import cuda_operations
+
+    cuda_operations()
+    return "compiled, and a GPU is there"
+
+
 def _check_tensorrt() -> str:
-    for package in ("tensorrt", "pycuda"):
-        if not _version(package):
-            raise ModuleNotFoundError(f"{package} is not installed; this version runs models on the CPU")
-    raise RuntimeError("this version runs models on the CPU only")
+    """All that an engine needs but the engine."""
+    from ..backends.gpu_ops import cuda_operations
+    from ..backends.pycuda_device import CudaDevice
+    from ..backends.trt_engine import library
+    from ..errors import BackendError
+
+    found, missing = [], []
+    for target in ("tensorrt", "tensorrt-rtx"):
+        try:
+            found.append(f"{target} {library(target).__version__}")
+        except BackendError as error:
+            missing.append(str(error))
+    if not found:
+        raise BackendError(missing[0])
+    device = CudaDevice()
+    cuda_operations()
+    memory = ", shares the host's memory" if device.integrated else ""
+    return f"{', '.join(found)} on {device.name} (SM {device.sm}{memory}); give an engine with --engine"
+
+
+def _check_onnxruntime_gpu() -> str:
+    import time
+
+    import numpy as np
+
+    from ..anonymizer import Anonymizer
+    from ..backends.ort_gpu import OrtGpuBackend
+    from ..bundle import load_bundle
+
+    bundle = load_bundle()
+    backend = OrtGpuBackend(bundle)
+    anonymizer = Anonymizer(backend=backend)
+    frame = np.zeros((bundle.manifest.fused.get("height", 720), bundle.manifest.fused.get("width", 1280), 3), np.uint8)
+    anonymizer(frame)
+    started = time.perf_counter()
+    anonymizer(frame)
+    took = f"an empty {frame.shape[1]}x{frame.shape[0]} frame took {1000 * (time.perf_counter() - started):.0f} ms"
+    backend.close()
+    return took
 
 
 def _check_encoder() -> str:

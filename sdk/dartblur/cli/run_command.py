@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ..anonymizer import Anonymizer, Method
     from ..audit import AuditLog
     from ..backends.base import Backend
+    from ..backends.loading import BackendChoice
     from ..stream import Source, Summary
     from .signals import Stopper
 
@@ -32,6 +34,10 @@ def run(
         float | None, typer.Option(help="Covered box by face box, 1..4. Default: the model's.")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Model bundle, folder or zip. Default: the built-in one.")] = None,
+    backend: Annotated[
+        str, typer.Option(help="auto (tensorrt with --engine, else cpu), cpu, tensorrt or onnxruntime-gpu.")
+    ] = "auto",
+    engine: Annotated[Path | None, typer.Option(help="Engine for tensorrt, made with 'dartblur build'.")] = None,
     quality: Annotated[int, typer.Option(help="Of video: 0 (lossless) .. 51 (worst).")] = 19,
     audit: Annotated[Path | None, typer.Option(help="Write what was found in each frame to this .jsonl file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
@@ -46,7 +52,10 @@ def run(
     Frames that can't be decoded are left out and counted. A video that was cut short is refused unless --keep-going.
     A picture of a folder that can't be read is listed, the others are done, and the exit code is 2.
     """
+    from ..backends.loading import BackendChoice
     from .signals import Interrupted, on_signals
+
+    choice = BackendChoice(backend, model, engine)
 
     def make(backend: Backend) -> Anonymizer:
         from ..anonymizer import Anonymizer
@@ -55,7 +64,7 @@ def run(
 
     try:
         with on_signals() as stopper:
-            summary = process(source, sink, model, make, stopper, quality, audit, overwrite, keep_going)
+            summary = process(source, sink, choice, make, stopper, quality, audit, overwrite, keep_going)
     except Interrupted as interrupted:
         print("dartblur: interrupted: nothing unfinished is left", file=sys.stderr)
         raise typer.Exit(_SIGNALLED + interrupted.signal) from None
@@ -66,7 +75,7 @@ def run(
 def process(
     source_uri: str,
     sink_uri: str,
-    model: Path | None,
+    choice: BackendChoice,
     make_anonymizer: Callable[[Backend], Anonymizer],
     stopper: Stopper,
     quality: int,
@@ -88,7 +97,10 @@ def process(
         if audit_path is not None:
             audit = stack.enter_context(_open_audit(audit_path, source, sink_uri, overwrite))
         sink = stack.enter_context(open_sink(sink_uri, source, overwrite=overwrite, quality=quality))
-        backend = load_backend(model)
+        if source.info.width:
+            choice = replace(choice, frame=(source.info.width, source.info.height))
+        backend = load_backend(choice)
+        stack.callback(backend.close)
         anonymizer = make_anonymizer(backend)
         if audit is not None:
             audit.model = backend.model_name
@@ -100,12 +112,11 @@ def process(
     return summary
 
 
-def load_backend(model: Path | None) -> Backend:
-    """What runs the model; None for the built-in model."""
-    from ..backends.cpu import CpuBackend
-    from ..bundle import load_bundle
+def load_backend(choice: BackendChoice) -> Backend:
+    """What runs the model."""
+    from ..backends.loading import load_backend
 
-    return CpuBackend(load_bundle(model))
+    return load_backend(choice)
 
 
 def _open_audit(path: Path, source: Source, sink_uri: str, overwrite: bool) -> AuditLog:

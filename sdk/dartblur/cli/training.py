@@ -102,12 +102,11 @@ def detector(
 def dart(
     data: DataOption,
     out: OutOption,
-    weights: Annotated[Path, typer.Option(help="Of f: .pth as published, or .safetensors.")],
+    weights: Annotated[Path, typer.Option(help="Of f, and the start of f_g: .pth as published, or .safetensors.")],
     layout: LayoutOption = "auto",
     shards: ShardsOption = None,
     on_bad_data: BadDataOption = "refuse",
     detector: Annotated[str, typer.Option(help="Family of f and f_g, as for 'train detector'.")] = "retinaface",
-    fg_weights: Annotated[Path | None, typer.Option(help="The start of f_g. Default: f's weights.")] = None,
     generator: Annotated[str, typer.Option(help="edge or published.")] = "edge",
     mode: Annotated[str, typer.Option(help="Apply g to patches of faces, or to the whole frame.")] = "patch",
     patch_size: Annotated[int, typer.Option(min=8, help="Side of a patch, pixels.")] = 64,
@@ -148,7 +147,6 @@ def dart(
         RunArgs(out, steps, batch, every, 10, precision, accelerator, workers, seed),
         weights,
         detector,
-        fg_weights,
         generator,
         mode,
         PatchGeometry(patch_size),
@@ -226,12 +224,20 @@ def export(
     box_scale: Annotated[float, typer.Option(min=1, max=4, help="Default box scale of its users.")] = 1.15,
     frame: Annotated[str | None, typer.Option(help="Only frame size of the fused graphs, WxH. Default: all.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Frames at once in the fused graphs. Default: any.")] = None,
+    slots: Annotated[int, typer.Option(min=1, max=1024, help="Most faces in a frame of the fused graphs.")] = 32,
+    held: Annotated[int, typer.Option(min=1, max=1024, help="Boxes of a tracker in a frame of the fused graphs.")] = 16,
+    compositing: Annotated[
+        str, typer.Option(help="plugin: also write graphs from frame to frame for the TensorRT plugin; or none.")
+    ] = "none",
     figures: Annotated[Path | None, typer.Option(help="JSON file of measured figures for the manifest.")] = None,
 ) -> None:
     """Write a model bundle, after comparing every graph with PyTorch."""
+    if compositing not in ("none", "plugin"):
+        raise InputError(f"--compositing: expected none or plugin, got {compositing!r}")
     _need("export", "onnxscript")
     _need("export", "dartblur_export.exporting")
     from dartblur_export.exporting import ExportArgs, export_bundle
+    from dartblur_export.fused import FusedSpec
 
     args = ExportArgs(
         detector,
@@ -241,8 +247,10 @@ def export(
         version,
         threshold=threshold,
         box_scale=box_scale,
+        fused=FusedSpec(slots, held),
         frame=None if frame is None else _frame_size(frame),
         batch=batch,
+        compositing=compositing == "plugin",
         figures=_figures(figures),
     )
     manifest, parities = export_bundle(args)

@@ -5,7 +5,8 @@
     source --lane--> anonymizer --lane--> sink, audit
 
 Lanes are short and bounded: a stage that is ahead waits, and no frame is lost. When any stage fails, all of them end
-and its error is raised.
+and its error is raised. Where the anonymizer's backend can have several frames in flight, the next ones are begun
+before the first is finished.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..frame import Frame, RedactedFrame
 from .base import Sink, Skipped, Source
 
 if TYPE_CHECKING:
-    from ..anonymizer import Anonymizer
+    from ..anonymizer import Anonymizer, Pending
     from ..audit import AuditLog
 
 T = TypeVar("T")
@@ -100,25 +101,27 @@ def run(
             if audit is not None:
                 audit.record(frame, source.name_of(frame.index))
 
+    def failed(frame: Frame, error: Exception) -> FailClosedError:
+        return FailClosedError(
+            f"{source.name_of(frame.index)}: frame {frame.index}: anonymization failed "
+            f"({type(error).__name__}: {error}): stopped, {sink.remains}"
+        )
+
     crew.start(read, "read")
     crew.start(write, "write")
-    with crew:
+    with crew, _Flight(anonymizer, failed) as flight:
         for frame in clear:
-            try:
-                # The redacted pixels are the clear frame's own, overwritten: no clear copy stays behind.
-                hidden = anonymizer(frame, in_place=True)
-            except Exception as error:
-                raise FailClosedError(
-                    f"{source.name_of(frame.index)}: frame {frame.index}: anonymization failed "
-                    f"({type(error).__name__}: {error}): stopped, {sink.remains}"
-                ) from error
-            redacted.put(hidden)
-            summary.frames += 1
-            summary.faces += len(hidden.detections)
-            summary.frames_with_faces += len(hidden.detections) > 0
-            summary.seconds = time.monotonic() - began
-            if on_progress is not None:
-                on_progress(summary)
+            flight.begin(frame)
+            # When no frame waits, the oldest is finished at once: a camera's picture isn't held back for its successor.
+            while flight and (flight.full or not clear):
+                hidden = flight.finish()
+                redacted.put(hidden)
+                summary.frames += 1
+                summary.faces += len(hidden.detections)
+                summary.frames_with_faces += len(hidden.detections) > 0
+                summary.seconds = time.monotonic() - began
+                if on_progress is not None:
+                    on_progress(summary)
         redacted.end()
         crew.wait()
         if audit is not None:
@@ -126,6 +129,50 @@ def run(
     summary.damaged = source.damaged
     summary.seconds = time.monotonic() - began
     return summary
+
+
+class _Flight:
+    """Frames that the anonymizer has begun with and not finished, in order; the block's end gives up what is left.
+
+    Args:
+        anonymizer: of the frames.
+        failed: makes of a frame and its error what is raised.
+    """
+
+    def __init__(self, anonymizer: Anonymizer, failed: Callable[[Frame, Exception], FailClosedError]) -> None:
+        self._anonymizer, self._failed = anonymizer, failed
+        self._frames: deque[tuple[Frame, Pending]] = deque()
+
+    def begin(self, frame: Frame) -> None:
+        """Starts on a frame; not when `full`."""
+        try:
+            # The redacted pixels are the clear frame's own, overwritten: no clear copy stays behind.
+            self._frames.append((frame, self._anonymizer.begin(frame, in_place=True)))
+        except Exception as error:
+            raise self._failed(frame, error) from error
+
+    def finish(self) -> RedactedFrame:
+        """The oldest frame; waits for it."""
+        frame, pending = self._frames.popleft()
+        try:
+            return pending.result()
+        except Exception as error:
+            raise self._failed(frame, error) from error
+
+    @property
+    def full(self) -> bool:
+        """Whether the oldest is to be finished first."""
+        return len(self._frames) >= self._anonymizer.depth
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __enter__(self) -> _Flight:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _frame, pending in self._frames:
+            pending.discard()
 
 
 class _StoppedError(Exception):
@@ -162,6 +209,10 @@ class _Lane(Generic[T]):
             self._stopped = True
             self._things.clear()
             self._changed.notify_all()
+
+    def __len__(self) -> int:
+        """Things that wait."""
+        return len(self._things)
 
     def __iter__(self) -> Iterator[T]:
         while True:

@@ -8,10 +8,12 @@ stopped goes on where it was.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import safe_open
@@ -164,7 +166,7 @@ def _trained(args: FidelityArgs, family: str, method: str, seed: int) -> Path:
     budget = replace(
         args.budget, data=replace(args.data, folder=folder), run=run, detector=family, several=False, start=None
     )
-    _claim(run.out, budget, None if method == CLEAN else folder / "manifest.json")
+    _claim(run.out, budget, _content(folder) if method == CLEAN else sha256((folder / "manifest.json").read_bytes()))
     weights = run.out / "detector.safetensors"
     if weights.is_file():
         with safe_open(weights, "pt") as archive:
@@ -173,11 +175,17 @@ def _trained(args: FidelityArgs, family: str, method: str, seed: int) -> Path:
     return train_detector(budget)
 
 
-def _claim(folder: Path, budget: DetectorArgs, manifest: Path | None) -> None:
+def _content(folder: Path) -> Any:
+    """A hash of the names and sizes of a folder's files: contents would take as long to read as an epoch."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return sha256("".join(f"{file.relative_to(folder)} {file.stat().st_size}\n" for file in files).encode())
+
+
+def _claim(folder: Path, budget: DetectorArgs, pictures: Any) -> None:
     """Notes what is trained here, and on which pictures; refuses a folder in which something else was trained."""
     settings = {
         "budget": json.loads(json.dumps(asdict(budget), default=str)),
-        "pictures": None if manifest is None else sha256(manifest.read_bytes()).hexdigest(),
+        "pictures": pictures.hexdigest(),
     }
     # How it is carried out makes no difference to what comes out.
     for name in ("accelerator", "workers", "every", "log_every"):
@@ -208,8 +216,17 @@ def _copy_of(source: Path, copy: Path) -> Callable[[Path], Path]:
 def _keep(file: Path, rows: list[Row]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    partial.write_text(json.dumps(_known([asdict(row) for row in rows]), indent=2) + "\n")
     partial.replace(file)
+
+
+def _known(value: Any) -> Any:
+    """JSON knows no NaN, which is the average precision where there is no face."""
+    if isinstance(value, dict):
+        return {key: _known(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_known(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
