@@ -121,6 +121,8 @@ class FusedGraph(nn.Module):
         self.dtype = torch.float16 if half else torch.float32
         self.detector = DetectorGraph(folded(detector)).to(self.dtype)
         self.generator = GeneratorGraph(deepcopy(generator).to(self.dtype), self.geometry)
+        if spec.rounds % 2:
+            raise ValueError(f"rounds: expected an even number, got {spec.rounds}")
         places = sum(
             (manifest.long_side // look // stride) * (MULTIPLE // look // stride)
             for look in (1, 2)

@@ -201,10 +201,11 @@ def test_fused_graphs_without_the_half_one_are_still_read(bundle: Path, tmp_path
 
 def test_cluster_suppression_is_exact_for_chains(weights: tuple[Path, Path], bundle: Path) -> None:
     """A suppresses B, so B can't suppress C: only A and C stay."""
-    graph = FusedGraph(EdgeDetector(), EdgeUNet(), load_bundle(bundle).manifest, replace(SPEC, slots=4, candidates=4))
-    chain = torch.tensor([[[0.0, 0, 100, 100], [30, 0, 130, 100], [60, 0, 160, 100], [300, 0, 310, 10]]])
-    _, scores = graph.strongest(chain, torch.tensor([[0.9, 0.8, 0.7, 0.6]]))
-    assert [round(score, 1) for score in scores[0].tolist() if score] == [0.9, 0.7, 0.6]
+    spec = replace(SPEC, slots=4, candidates=5)
+    graph = FusedGraph(EdgeDetector(), EdgeUNet(), load_bundle(bundle).manifest, spec)
+    chain = [[0.0, 0, 100, 100], [30, 0, 130, 100], [60, 0, 160, 100], [300, 0, 310, 10], [500, 0, 510, 10]]
+    _, scores = graph.strongest(torch.tensor([chain]), torch.tensor([[0.9, 0.8, 0.7, 0.6, 0.0]]))
+    assert [round(score, 1) for score in scores[0].tolist()] == [0.9, 0.7, 0.6, 0.0]
 
 
 def test_faces_that_may_be_missing_show_in_the_last_slot(bundle: Path) -> None:
