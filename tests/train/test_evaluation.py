@@ -14,7 +14,7 @@ from dartblur_train.evaluation.average_precision import average_precision
 from dartblur_train.evaluation.detect import detect, suppress
 from dartblur_train.evaluation.fidelity import fidelity, operational_fidelity
 from dartblur_train.evaluation.wider_protocol import read_difficulty
-from dartblur_train.methods import plain
+from dartblur_train.methods import build_method, plain
 from dartblur_train.nets.edge_detector import EdgeDetector
 from dartblur_train.nets.face_detector import Predictions
 from dartblur_train.nets.retinaface import RetinaFace
@@ -151,3 +151,14 @@ def test_difficulty_lists_say_which_faces_count(tmp_path: Path) -> None:
         read_difficulty(tmp_path, "easy", [record("a", 1)])
     with pytest.raises(DataError, match="expected a list of WIDER FACE's evaluation tools"):
         read_difficulty(tmp_path, "hard", records)
+
+
+def test_pixelation_has_as_many_blocks_as_its_name_says() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    box = np.array([[6, 6, 54, 54]], np.float32)
+    for name, blocks in (("pixelate", 8), ("pixelate-2", 2), ("pixelate-12", 12)):
+        face = build_method(name)(picture, box)[6:54, 6:54]
+        assert len(np.unique(face.reshape(-1, 3), axis=0)) == blocks * blocks
+    for wrong in ("pixelate-0", "pixelate-", "pixelate-two", "pixelate-99999"):
+        with pytest.raises(DataError, match="method: expected one of"):
+            build_method(wrong)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +22,25 @@ Method = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.uint8]]
 """Picture ``[H, W, 3]`` uint8 BGR and boxes ``[n, 4]`` xyxy pixels to a new picture whose boxes are overwritten."""
 
 PLAIN = {"block": dartblur_ops.solid, "gaussian": dartblur_ops.gaussian, "pixelate": dartblur_ops.pixelate}
-"""Baselines by their names in the paper: black; blur with a kernel of half the box; 8 by 8 mean colours."""
+"""Baselines by their names in the paper: black; blur with a kernel of half the box; 8 by 8 mean colours.
+
+``pixelate-3`` is 3 by 3 of them, and so on: the paper states no count.
+"""
 
 METHODS = ("dart", *PLAIN)
+
+_COARSE = re.compile(r"pixelate-([1-9]\d{0,3})")
+
+
+def is_plain(name: str) -> bool:
+    """Whether it is a baseline's name."""
+    return name in PLAIN or _COARSE.fullmatch(name) is not None
 
 
 def plain(name: str) -> Method:
     """A baseline, through the native operation that the SDK uses too."""
-    operation = PLAIN[name]
+    coarse = _COARSE.fullmatch(name)
+    operation = partial(dartblur_ops.pixelate, blocks=int(coarse[1])) if coarse else PLAIN[name]
 
     def redact(image: NDArray[np.uint8], boxes: NDArray[np.float32]) -> NDArray[np.uint8]:
         result: NDArray[np.uint8] = image.copy()
@@ -59,14 +72,14 @@ def build_method(name: str, generator: Path | None = None, device: torch.device 
     """A method by name.
 
     Args:
-        name: in `METHODS`.
+        name: in `METHODS`, or ``pixelate-N``.
         generator: weights for ``dart``: ``.safetensors`` or a bundle's folder.
         device: where ``dart`` runs; None: the CPU.
 
     Raises:
         DataError: the name is unknown, or ``dart`` has no generator.
     """
-    if name in PLAIN:
+    if is_plain(name):
         return plain(name)
     if name != "dart":
         raise DataError(f"method: expected one of {', '.join(METHODS)}, got {name!r}")

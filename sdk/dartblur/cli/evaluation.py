@@ -29,15 +29,13 @@ if TYPE_CHECKING:
 
 evaluate = typer.Typer(help="Measure a blur (needs the extra 'train').", no_args_is_help=True)
 
-_BASELINES = ("block", "gaussian", "pixelate")
-
 
 @evaluate.command()
 def fidelity(
     data: Annotated[Path, typer.Option(help="A data set with a training and a validation part.")],
     out: Annotated[Path, typer.Option(help="Folder for all that is made; goes on with what is there.")],
     method: Annotated[
-        list[str], typer.Option(help="block, gaussian, pixelate, or NAME=GENERATOR (weights or a bundle). Repeatable.")
+        list[str], typer.Option(help="block, gaussian, pixelate, pixelate-N (N x N), or NAME=GENERATOR. Repeatable.")
     ],
     detector: Annotated[
         list[str], typer.Option(help="FAMILY=WEIGHTS of f, or FAMILY: then f is trained on clear images. Repeatable.")
@@ -138,14 +136,15 @@ def generator_or_default(method: str, generator: Path | None) -> Path | None:
 def _copy(text: str, source: DataArgs, quality: int) -> tuple[str, Callable[[Path], None]]:
     """The name of a method, and what writes its anonymized copy of the data set."""
     from dartblur_train.dataset import DataSetArgs, anonymize_data_set
+    from dartblur_train.methods import PLAIN, is_plain
 
     from .. import __version__
     from .dataset import _progress, encode
 
     name, weights = _named_file("--method", text)
-    if weights is None and name not in _BASELINES:
+    if weights is None and not is_plain(name):
         raise InputError(
-            f"--method: expected {', '.join(_BASELINES)}, or NAME=GENERATOR for a learned blur, got {text!r}"
+            f"--method: expected {', '.join(PLAIN)}, pixelate-N, or NAME=GENERATOR for a learned blur, got {text!r}"
         )
     kind = name if weights is None else "dart"
 
