@@ -48,7 +48,7 @@ def requested_toolkit() -> Toolkit | None:
     if wish == "1" and nvcc is None:
         raise SystemExit(
             "DARTBLUR_CUDA=1: expected the CUDA toolkit, found no nvcc in CUDA_HOME, CUDA_PATH or on the PATH: install "
-            "the toolkit (on JetPack: apt install cuda-toolkit-12-6), or set CUDA_HOME to where it is"
+            "the toolkit (on JetPack: apt install nvidia-jetpack), or set CUDA_HOME to where it is"
         )
     return describe(nvcc) if nvcc else None
 

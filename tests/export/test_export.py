@@ -226,6 +226,20 @@ def test_a_score_that_is_nan_shows_in_every_slot(bundle: Path) -> None:
     assert torch.isnan(best[1]).all()
 
 
+@pytest.mark.parametrize("name", ["fused.onnx", "fused-half.onnx"])
+def test_a_detector_that_says_nan_shows_in_the_exported_graph(name: str) -> None:
+    """ONNX Runtime's TopK would pass over a NaN without a word."""
+    model = onnx.load_from_string(load_bundle().graphs[name])
+    (weights,) = (tensor for tensor in model.graph.initializer if tensor.name == "detector.detector.predict.weight")
+    values = onnx.numpy_helper.to_array(weights).copy()
+    values.flat[0] = np.nan
+    weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    held = np.zeros((1, load_bundle().manifest.fused["held"], 4), np.float32)
+    _, _, scores = session.run(None, {"frames": np.zeros((1, 64, 96, 3), np.uint8), "held_boxes": held})
+    assert np.isnan(scores[0, : load_bundle().manifest.fused["slots"]]).all()
+
+
 def test_odd_rounds_of_suppression_are_refused(bundle: Path) -> None:
     with pytest.raises(ValueError, match="rounds: expected an even number"):
         FusedGraph(EdgeDetector(), EdgeUNet(), load_bundle(bundle).manifest, replace(SPEC, rounds=7))

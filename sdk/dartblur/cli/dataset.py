@@ -31,7 +31,7 @@ _ORIENTATION, _EXIF_GROUP, _WIDTH, _HEIGHT = 0x0112, 0x8769, 0xA002, 0xA003
 def dataset(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of the data set.")],
     target: Annotated[Path, typer.Argument(metavar="DST", help="Folder of the copy; completes one that was begun.")],
-    method: Annotated[str, typer.Option(help="dart, gaussian, pixelate or block.")] = "dart",
+    method: Annotated[str, typer.Option(help="dart, gaussian, pixelate, pixelate-N (N x N blocks) or block.")] = "dart",
     generator: Annotated[
         Path | None, typer.Option(help="For dart: .safetensors, or a bundle's folder. Default: the built-in one.")
     ] = None,

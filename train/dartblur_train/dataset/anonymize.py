@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ..data.labels import FaceImage
 from ..data.problems import DataError
 from ..generators import build_application, load_generator
-from ..methods import METHODS, build_method
+from ..methods import build_method, is_plain
 from .plan import Plan, make_plan
 from .target import Target, check_places, open_target, partial, sha256
 from .workers import Encoder, Job, worker_processes
@@ -30,7 +30,7 @@ class DataSetArgs:
     Attributes:
         source: folder of the data set.
         target: folder of the copy; one that an earlier run has begun is completed.
-        method: in `METHODS`.
+        method: in `METHODS`, or ``pixelate-N``.
         generator: for ``dart``: see `build_method`.
         mode: for ``dart``: how the generator has to have been trained, ``patch`` or ``frame``. None: as it was.
         layout: see `read_data_set`.
@@ -106,7 +106,7 @@ def _settings(args: DataSetArgs) -> dict[str, Any]:
         raise DataError(f"quality: expected 1 to 100, got {args.quality}")
     mode = digest = None
     if args.method != "dart":
-        if args.method in METHODS and (args.generator or args.mode):
+        if is_plain(args.method) and (args.generator or args.mode):
             raise DataError(f"method {args.method}: expected no generator and no mode: they are for dart")
         build_method(args.method)
     else:

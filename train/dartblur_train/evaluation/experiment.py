@@ -166,7 +166,8 @@ def _trained(args: FidelityArgs, family: str, method: str, seed: int) -> Path:
     budget = replace(
         args.budget, data=replace(args.data, folder=folder), run=run, detector=family, several=False, start=None
     )
-    _claim(run.out, budget, _content(folder) if method == CLEAN else sha256((folder / "manifest.json").read_bytes()))
+    content = _names_and_sizes(folder) if method == CLEAN else (folder / "manifest.json").read_bytes()
+    _claim(run.out, budget, sha256(content).hexdigest())
     weights = run.out / "detector.safetensors"
     if weights.is_file():
         with safe_open(weights, "pt") as archive:
@@ -175,17 +176,17 @@ def _trained(args: FidelityArgs, family: str, method: str, seed: int) -> Path:
     return train_detector(budget)
 
 
-def _content(folder: Path) -> Any:
-    """A hash of the names and sizes of a folder's files: contents would take as long to read as an epoch."""
+def _names_and_sizes(folder: Path) -> bytes:
+    """Of a folder's files, a line each: to read their contents would take as long as an epoch."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return sha256("".join(f"{file.relative_to(folder)} {file.stat().st_size}\n" for file in files).encode())
+    return "".join(f"{file.relative_to(folder)} {file.stat().st_size}\n" for file in files).encode()
 
 
-def _claim(folder: Path, budget: DetectorArgs, pictures: Any) -> None:
+def _claim(folder: Path, budget: DetectorArgs, pictures: str) -> None:
     """Notes what is trained here, and on which pictures; refuses a folder in which something else was trained."""
     settings = {
         "budget": json.loads(json.dumps(asdict(budget), default=str)),
-        "pictures": pictures.hexdigest(),
+        "pictures": pictures,
     }
     # How it is carried out makes no difference to what comes out.
     for name in ("accelerator", "workers", "every", "log_every"):

@@ -25,9 +25,9 @@ def folded(detector: Detector) -> Detector:
         ValueError: a batch normalisation doesn't follow a convolution.
     """
     copy = deepcopy(detector).eval()
-    for path, convolution, norm in list(_pairs(copy)):
+    for layer, name, norm in list(_pairs(copy)):
         if norm is not None:
-            _replace(copy, convolution, fuse_conv_bn_eval(path, copy.get_submodule(norm)))  # type: ignore[arg-type]
+            _replace(copy, name, fuse_conv_bn_eval(layer, copy.get_submodule(norm)))  # type: ignore[arg-type]
             _replace(copy, norm, nn.Identity())
     _check_none_left(copy)
     return copy
@@ -47,11 +47,11 @@ class FoldedDetector:
         self.detector = detector
         self._structure = deepcopy(detector).eval().requires_grad_(False)
         self._norms: dict[str, tuple[str, float]] = {}
-        for path, convolution, norm in list(_pairs(self._structure)):
+        for layer, name, norm in list(_pairs(self._structure)):
             if norm is not None:
-                self._norms[convolution] = (norm, self._structure.get_submodule(norm).eps)  # type: ignore[assignment]
+                self._norms[name] = (norm, self._structure.get_submodule(norm).eps)  # type: ignore[assignment]
                 _replace(self._structure, norm, nn.Identity())
-            _replace(self._structure, convolution, _as_convolution(path, norm is not None))
+            _replace(self._structure, name, _as_convolution(layer, norm is not None))
         _check_none_left(self._structure)
 
     def __call__(self, images: Tensor, weights: Mapping[str, Tensor] | None = None) -> Predictions:
