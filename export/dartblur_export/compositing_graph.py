@@ -20,10 +20,11 @@ import dartblur_ops
 from dartblur.boxes import scale_boxes
 from dartblur.bundle import Manifest
 from dartblur.errors import BundleError
+from dartblur.sample_frames import texture
 
 from .compositing_function import DOMAIN, OPERATOR, OPSET, VERSION, compositing_function
 from .errors import ParityError
-from .verification import Parity, check_picture
+from .verification import Parity
 
 GREY_TOLERANCE = 1
 """Largest difference of a redacted pixel, in grey levels."""
@@ -178,7 +179,7 @@ def _scene(session: Any) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     shapes = {value.name: value.shape for value in session.get_inputs()}
     sizes = zip(shapes["frames"][:3], (2, 243, 417), strict=True)
     batch, height, width = (size if isinstance(size, int) else other for size, other in sizes)
-    frames = np.stack([check_picture(height, width, seed) for seed in range(batch)])
+    frames = np.stack([texture(width, height, seed) for seed in range(batch)])
     places = np.array([[0, 0, 0, 0], [0.2, 0.3, 0.5, 0.8], [0.4, -0.1, 0.7, 0.6], [0.9, 0.5, 1.2, 0.9]], np.float32)
     held = np.zeros((batch, shapes["held_boxes"][1], 4), np.float32)
     places = places[: held.shape[1]] * np.array([width, height, width, height], np.float32)

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dartblur.bundle import Manifest
+from dartblur.sample_frames import texture
 
 from .errors import ParityError
 from .fused import DetectorGraph, FusedGraph, GeneratorGraph
@@ -41,22 +42,13 @@ class Parity:
     pixels: float | None = None
 
 
-def check_picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """A picture with structure at all scales, uint8 ``[height, width, 3]``: sums of noise, coarse to fine."""
-    random = np.random.default_rng(seed)
-    picture = torch.zeros(1, 3, height, width)
-    for cells in (4, 16, 64, 256):
-        noise = torch.from_numpy(random.normal(0, 1, (1, 3, cells, cells)).astype(np.float32))
-        picture += torch.nn.functional.interpolate(noise, (height, width), mode="bilinear") / 2
-    return ((picture[0].permute(1, 2, 0) * 45 + 120).clamp(0, 255)).byte().contiguous().numpy()
-
-
 @torch.no_grad()
 def verify_detector(graph: DetectorGraph, onnx: bytes, manifest: Manifest) -> Parity:
     """At a landscape, a portrait and a square size."""
     session, worst = _session(onnx), 0.0
     for seed, frame in enumerate([(720, 1280), (1280, 720), (480, 480)]):
-        picture = check_picture(*manifest.detector_size(*frame), seed)
+        height, width = manifest.detector_size(*frame)
+        picture = texture(width, height, seed)
         image = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
         expected = [output.numpy() for output in graph(image)]
         actual = session.run(None, {"image": image.numpy()})
@@ -71,7 +63,7 @@ def verify_generator(graph: GeneratorGraph, onnx: bytes, size: int) -> Parity:
     """With one face and with five."""
     session, worst = _session(onnx), 0.0
     for count in (1, 5):
-        pictures = np.stack([check_picture(size, size, seed) for seed in range(count)])
+        pictures = np.stack([texture(size, size, seed) for seed in range(count)])
         blurred = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
         actual = session.run(None, {"blurred": blurred.numpy()})[0]
         worst = max(worst, float(np.abs(graph(blurred).numpy() - actual).max()))
@@ -94,7 +86,7 @@ def verify_fused(
     session, spec = _session(onnx), graph.spec
     box = pixel = 0.0
     for height, width in [frame] if frame else CHECKED_SIZES:
-        frames = np.stack([check_picture(height, width, seed) for seed in range(batch or 2)])
+        frames = np.stack([texture(width, height, seed) for seed in range(batch or 2)])
         held = _held_boxes(len(frames), spec.held, height, width)
         expected = [output.numpy() for output in graph(torch.from_numpy(frames), torch.from_numpy(held))]
         actual = session.run(None, {"frames": frames, "held_boxes": held})

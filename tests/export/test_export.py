@@ -20,11 +20,11 @@ from dartblur.anonymizer import scale_boxes
 from dartblur.backends.cpu import CpuBackend
 from dartblur.bundle import Manifest, write_bundle
 from dartblur.errors import SinkError
+from dartblur.sample_frames import texture
 from dartblur_export.checkpoints import load_detector, load_generator
 from dartblur_export.errors import CheckpointError, ParityError
 from dartblur_export.exporting import ExportArgs, export_bundle
 from dartblur_export.fused import FusedGraph, FusedSpec
-from dartblur_export.verification import check_picture
 from dartblur_train.nets.edge_detector import EdgeDetector, EdgeDetectorSpec
 from dartblur_train.nets.unet import EdgeUNet
 
@@ -90,7 +90,7 @@ def test_fused_and_cpu_backend_find_and_paint_the_same(bundle: Path, height: int
     loaded = load_bundle(bundle)
     backend = CpuBackend(loaded)
     session = onnxruntime.InferenceSession(loaded.graphs["fused.onnx"], providers=["CPUExecutionProvider"])
-    frames = np.stack([check_picture(height, width, seed) for seed in (5, 6, 7)])
+    frames = np.stack([texture(width, height, seed) for seed in (5, 6, 7)])
     held = np.zeros((3, 2, 4), np.float32)
     held[0, 0] = [-0.04 * width, 0.4 * height, 0.2 * width, 0.9 * height]
     patches, boxes, scores = session.run(None, {"frames": frames, "held_boxes": held})
@@ -157,7 +157,7 @@ def test_letterbox_is_the_native_one(weights: tuple[Path, Path], bundle: Path, h
 
     manifest = load_bundle(bundle).manifest
     graph = FusedGraph(EdgeDetector(EdgeDetectorSpec()), EdgeUNet(), manifest, SPEC)
-    frame = check_picture(height, width)
+    frame = texture(width, height)
     native, scale = ops.letterbox(frame, manifest.detector_size(height, width))
     ours = graph.letterbox(torch.from_numpy(frame).permute(2, 0, 1)[None].float())[0].numpy()
     assert scale == pytest.approx(640 / max(height, width))
