@@ -20,7 +20,7 @@ import dartblur_ops
 from dartblur.boxes import scale_boxes
 from dartblur.bundle import Manifest
 from dartblur.errors import BundleError
-from dartblur.sample_frames import texture
+from dartblur.measurement.sample_frames import texture
 
 from .compositing_function import DOMAIN, OPERATOR, OPSET, VERSION, compositing_function
 from .errors import ParityError

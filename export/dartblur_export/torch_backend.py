@@ -49,10 +49,10 @@ class TorchBackend:
         self._layout = Layout(spec.slots, spec.held, geometry.size, geometry.context, manifest.box_scale)
         self._graph = FusedGraph(finder, painter, manifest, spec).eval()
 
-    def begin(self, image: Image, threshold: float, boxes: Boxes | None = None) -> FusedLook:
+    def begin(self, image: Image, threshold: float, boxes: Boxes | None = None, weak: float | None = None) -> FusedLook:
         """Runs the networks over an image."""
         canvas = _Canvas(self._graph, check_image(image), self._layout.patch_context)
-        return FusedLook(canvas, self._layout, threshold, boxes)
+        return FusedLook(canvas, self._layout, threshold, boxes, weak)
 
     def close(self) -> None:
         """Nothing is held that needs it."""

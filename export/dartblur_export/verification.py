@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dartblur.bundle import Manifest
-from dartblur.sample_frames import texture
+from dartblur.measurement.sample_frames import texture
 
 from .errors import ParityError
 from .fused import DetectorGraph, FusedGraph, GeneratorGraph

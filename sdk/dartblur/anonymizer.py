@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .backends.base import Backend, Look
-from .boxes import outermost, scale_boxes
+from .boxes import outermost, outermost_of, scale_boxes
+from .coverage import Coverage
 from .detections import Detections
 from .errors import FrameError, InputError
 from .frame import Frame, Image, RedactedFrame, _Gate, check_image
@@ -28,6 +30,8 @@ class Anonymizer:
         box_scale: how much larger than the face the overwritten box is, >= 1; None for the model's own. On a GPU
             another one costs a second run of the model in frames with faces.
         backend: what runs the model; None for the CPU.
+        shared: several threads use it, such as one for each camera: each has one frame under way at a time, and waits
+            for the others where the backend has no room.
 
     Raises:
         InputError: an argument is out of its range, or the bundle is broken (`BundleError`).
@@ -41,6 +45,7 @@ class Anonymizer:
         threshold: float | None = None,
         box_scale: float | None = None,
         backend: Backend | None = None,
+        shared: bool = False,
     ) -> None:
         if method not in METHODS:
             raise InputError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
@@ -49,6 +54,10 @@ class Anonymizer:
             from .bundle import load_bundle
 
             backend = CpuBackend(load_bundle(model))
+        if shared:
+            from .backends.shared import SharedBackend
+
+            backend = SharedBackend(backend)
         self._backend = backend
         self.method: Method = method
         self.threshold = backend.defaults.threshold if threshold is None else threshold
@@ -62,6 +71,11 @@ class Anonymizer:
     def depth(self) -> int:
         """Frames that may be begun before the first of them is asked for its result."""
         return self._backend.depth
+
+    @property
+    def model_name(self) -> str:
+        """Name and version of the model, for records."""
+        return self._backend.model_name
 
     def __call__(self, frame: Frame | Image | Any, *, in_place: bool = False) -> RedactedFrame:
         """Overwrites the faces of one frame.
@@ -82,7 +96,12 @@ class Anonymizer:
         return self.begin(frame, in_place=in_place).result()
 
     def begin(
-        self, frame: Frame | Image | Any, *, in_place: bool = False, held: NDArray[np.float32] | None = None
+        self,
+        frame: Frame | Image | Any,
+        *,
+        in_place: bool = False,
+        held: NDArray[np.float32] | None = None,
+        weak: float | None = None,
     ) -> Pending:
         """Starts on a frame; several may be under way, see `depth`.
 
@@ -90,6 +109,8 @@ class Anonymizer:
             frame, in_place: as of a call. Until the result is there the caller leaves the pixels alone.
             held: boxes ``[n, 4]`` xyxy of faces that are covered whether the detector finds them or not, such as a
                 tracker's.
+            weak: lowest score that is told of, where that is below the threshold: for a tracker, to which a faint
+                detection says that a face is still there.
 
         Raises:
             FrameError, BackendError: as of a call.
@@ -97,7 +118,7 @@ class Anonymizer:
         whole = frame if isinstance(frame, Frame) else None
         image = _own(self._check(frame if whole is None else whole.image), in_place)
         kept = np.zeros((0, 4), np.float32) if held is None else np.asarray(held, np.float32).reshape(-1, 4)
-        look = self._backend.begin(image, self.threshold, scale_boxes(kept, self.box_scale))
+        look = self._backend.begin(image, self.threshold, scale_boxes(kept, self.box_scale), weak)
         return Pending(self, look, image, kept, whole)
 
     def _check(self, image: Any) -> Any:
@@ -125,33 +146,80 @@ class Anonymizer:
 
 
 class Pending:
-    """A frame that an `Anonymizer` has begun with."""
+    """A frame that an `Anonymizer` has begun with. What is to be covered is up to the caller, who may also just ask for
+    the `result`.
+    """
 
     def __init__(
         self, anonymizer: Anonymizer, look: Look, image: Image, held: NDArray[np.float32], frame: Frame | None
     ) -> None:
-        self._anonymizer, self._look, self._image, self._held, self._frame = anonymizer, look, image, held, frame
+        self._anonymizer, self._look, self._image, self._held = anonymizer, look, image, held
+        self._frame = frame
 
-    def result(self) -> RedactedFrame:
-        """The redacted frame; waits for it. Once only.
+    def detections(self) -> Detections:
+        """The faces that were found, unless it raises `FailClosedError` or `BackendError`; waits for them."""
+        try:
+            return self._look.detections()
+        except BaseException:
+            self._look.close()
+            raise
+
+    def redact(
+        self, detections: Detections, coverage: Coverage, zones: NDArray[np.float32] | None = None
+    ) -> RedactedFrame:
+        """Overwrites boxes, which ends it.
+
+        Args:
+            detections: what the redacted frame says was found.
+            coverage: faces to cover, as large as they are; the box scale grows them.
+            zones: boxes ``[n, 4]`` xyxy to cover as they are; by Gaussian blur in place of ``dart``, which is made for
+                faces.
 
         Raises:
             FailClosedError, BackendError: as of a call of the anonymizer.
         """
-        anonymizer, look, image, frame = self._anonymizer, self._look, self._image, self._frame
+        grown = scale_boxes(coverage.boxes, self._anonymizer.box_scale)
+        shown = outermost_of(grown)
+        faces = Coverage(grown, coverage.ids, coverage.reasons).take(shown)
+        areas = Coverage.of(np.zeros((0, 4), np.float32) if zones is None else zones, "zone")
+        return self.cover(detections, Coverage.join([faces, areas]), self._anonymizer.method)
+
+    def cover(self, detections: Detections, coverage: Coverage, method: Method) -> RedactedFrame:
+        """Overwrites boxes as they are, which ends it.
+
+        Args:
+            detections: what the redacted frame says was found.
+            coverage: what to cover; zones last, and by Gaussian blur in place of ``dart``.
+            method: one of `METHODS`, whatever the anonymizer's own is.
+
+        Raises:
+            FailClosedError, BackendError: as of a call of the anonymizer.
+        """
+        look, image = self._look, self._image
+        zones = np.array([reason == "zone" for reason in coverage.reasons], bool)
         try:
-            detections = look.detections()
-            faces = np.concatenate([detections.boxes, self._held])
-            covered = outermost(scale_boxes(faces, anonymizer.box_scale))
-            look.redact(covered, anonymizer.method)
+            look.redact(coverage.boxes[~zones], method)
+            if zones.any():
+                look.redact(coverage.boxes[zones], "gaussian" if method == "dart" else method)
             look.finish()
         finally:
             look.close()
-        index, time, pts = (frame.index, frame.time, frame.pts) if frame else (0, 0.0, None)
-        return RedactedFrame(image, index, time, pts, detections, covered, anonymizer.method, _Gate(image))
+        frame = self._frame
+        when = (0, 0.0, None, monotonic()) if frame is None else (frame.index, frame.time, frame.pts, frame.captured)
+        return RedactedFrame(image, *when, detections, coverage, method, gate=_Gate(image))
+
+    def result(self) -> RedactedFrame:
+        """The frame with all faces covered that were found or held; waits for it. Once only.
+
+        Raises:
+            FailClosedError, BackendError: as of a call of the anonymizer.
+        """
+        detections = self.detections()
+        coverage = [Coverage.of(detections.boxes, "detected"), Coverage.of(self._held, "held")]
+        return self.redact(detections, Coverage.join(coverage))
 
     def discard(self) -> None:
-        """Gives the frame up."""
+        """Gives the frame up; harmless when it has ended."""
         self._look.close()
 
 

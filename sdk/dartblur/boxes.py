@@ -6,12 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def outermost(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The boxes ``[n, 4]`` xyxy that lie in no other: the same area is covered, and no face painted into a face."""
+def outermost_of(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of the boxes ``[n, 4]`` xyxy lie in no other: the same area is covered, and no face painted into a face."""
     inside = (boxes[:, None, :2] >= boxes[None, :, :2]).all(2) & (boxes[:, None, 2:] <= boxes[None, :, 2:]).all(2)
     # Of equal boxes, each of which lies in the other, the first stays.
     earlier = np.tri(len(boxes), k=-1, dtype=bool)
-    kept: NDArray[np.float32] = boxes[~(inside & (~inside.T | earlier)).any(1)]
+    kept: NDArray[np.bool_] = ~(inside & (~inside.T | earlier)).any(1)
+    return kept
+
+
+def outermost(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The boxes ``[n, 4]`` xyxy that lie in no other."""
+    kept: NDArray[np.float32] = boxes[outermost_of(boxes)]
     return kept
 
 

@@ -20,16 +20,20 @@ class Detections:
         boxes: float32 ``[n, 4]``, xyxy in pixels of the frame, where the face is; the area that is
             overwritten is larger by the anonymizer's box scale.
         scores: float32 ``[n]``, 0..1, sorted from high to low.
+        ids: int64 ``[n]``, the track that each face belongs to, from 1; None where nothing tracks.
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
+    ids: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.boxes.ndim != 2 or self.boxes.shape[1] != 4 or self.scores.shape != self.boxes.shape[:1]:
             raise ValueError(
                 f"expected boxes [n, 4] and scores [n], got {list(self.boxes.shape)} and {list(self.scores.shape)}"
             )
+        if self.ids is not None and self.ids.shape != self.scores.shape:
+            raise ValueError(f"expected an id for each of {len(self.scores)} faces, got {list(self.ids.shape)}")
         if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
             raise ValueError("expected finite boxes and scores, got NaN or infinity: the detector is broken")
         if not (self.boxes[:, 2:] > self.boxes[:, :2]).all():
@@ -49,4 +53,6 @@ class Detections:
         import supervision
 
         options: dict[str, Any] = {"class_id": np.zeros(len(self), int)}
+        if self.ids is not None:
+            options["tracker_id"] = self.ids.copy()
         return supervision.Detections(xyxy=self.boxes.copy(), confidence=self.scores.copy(), **options)

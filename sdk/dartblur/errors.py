@@ -10,6 +10,7 @@
     |   `-- FrameError       an array is not a frame: wrong shape, dtype or layout
     +-- BackendError         a backend isn't installed or can't run here  (exit code 2)
     `-- FailClosedError      anonymization failed and nothing may leave   (exit code 3)
+        `-- TooManyFacesError    a frame has more faces than the model has room for
 
 Every message says what was expected, what came and what to do, in one line.
 """
@@ -55,3 +56,7 @@ class FailClosedError(DartBlurError):
     """Anonymization failed, and nothing may leave."""
 
     exit_code = 3
+
+
+class TooManyFacesError(FailClosedError):
+    """A frame has more faces than the model has room for, so some may be missing."""

@@ -12,6 +12,7 @@ from dartblur import Anonymizer, BackendError, FrameError, InputError, RedactedF
 from dartblur.anonymizer import METHODS, outermost, scale_boxes
 from dartblur.backends.cpu import CpuBackend
 from dartblur.backends.fake import FakeBackend
+from dartblur.coverage import Coverage
 from dartblur.detections import Detections
 from dartblur_ops import solid
 
@@ -143,7 +144,7 @@ def test_arguments_out_of_range_are_named() -> None:
 
 def test_only_the_anonymizer_makes_redacted_frames(astronaut: np.ndarray) -> None:
     with pytest.raises(TypeError, match="made by Anonymizer only"):
-        RedactedFrame(astronaut, 0, 0.0, None, Detections.empty(), np.zeros((0, 4), np.float32), "none", gate=None)
+        RedactedFrame(astronaut, 0, 0.0, None, 0.0, Detections.empty(), Coverage.empty(), "none", gate=None)
     redacted = Anonymizer(backend=FakeBackend())(astronaut)
     with pytest.raises(TypeError, match="made by Anonymizer only"):
         dataclasses.replace(redacted, image=astronaut)

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-import dartblur.cli.run_command as command
+import dartblur.session as session
 from dartblur import BackendError
 from dartblur.backends.fake import FakeBackend
 from dartblur.cli import app
@@ -73,7 +73,7 @@ def test_the_backend_is_told_the_frame_size_and_closed(
         seen.append((choice.name, choice.frame))
         return Closing()
 
-    monkeypatch.setattr(command, "load_backend", load)
+    monkeypatch.setattr(session, "load_backend", load)
     video = tmp_path / "in.mp4"
     with av.open(str(video), "w") as container:
         stream: Any = container.add_stream("libx264", rate=30)

@@ -23,6 +23,7 @@ from dartblur.backends.trt_engine import Engine, library
 from dartblur.detections import Detections
 from dartblur.frame import Frame
 from dartblur.passport import Passport, file_sha256, passport_path, write_passport
+from dartblur.protection.policy import Protection
 from dartblur.stream import Sink, Source, SourceInfo, run
 
 _spec = importlib.util.spec_from_file_location("gpu_simulator", Path(__file__).with_name("gpu_simulator.py"))
@@ -419,7 +420,7 @@ def test_a_cameras_frame_is_not_held_back_for_its_successor(engine: Path, gpu: A
         assert run(Camera(), Anonymizer(backend=backend), shelf).frames == 5
 
 
-def test_the_pipeline_keeps_order_with_frames_in_flight(engine: Path, gpu: Any) -> None:
+def test_the_pipeline_keeps_order_with_frames_in_flight(engine: Path, gpu: Any, left_threads: Any) -> None:
     random = np.random.default_rng(9)
     clear = [sim.picture(random, index % 3) for index in range(25)]
 
@@ -437,18 +438,18 @@ def test_the_pipeline_keeps_order_with_frames_in_flight(engine: Path, gpu: Any) 
     reference = Anonymizer(backend=on_cpu())
     with TensorRtBackend(engine, depth=3) as backend:
         with Shelf() as shelf:
-            summary = run(Pictures(False), Anonymizer(backend=backend), shelf)
+            summary = run(Pictures(False), Anonymizer(backend=backend), shelf, protection=Protection.of_pictures())
         assert summary.frames == len(clear)
         assert [frame.index for frame in shelf.frames] == list(range(len(clear)))
         for frame, image in zip(shelf.frames, clear, strict=True):
             assert np.array_equal(frame.image, reference(image).image)
         failed = Shelf()
         with pytest.raises(FailClosedError, match=r"frame 11: .*expected frames of 96x72, got 4x4"), failed:
-            run(Pictures(True), Anonymizer(backend=backend), failed)
+            run(Pictures(True), Anonymizer(backend=backend), failed, protection=Protection.of_pictures())
         assert [frame.index for frame in failed.frames] == list(range(len(failed.frames)))
         assert len(failed.frames) <= 11
         assert len(in_flight(Anonymizer(backend=backend), clear)) == len(clear), "no place was lost"
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("dartblur-")]
+    assert not left_threads()
 
 
 def test_the_real_library_says_what_is_no_engine(tmp_path: Path) -> None:

@@ -73,7 +73,9 @@ class Backend(Protocol):
     @property
     def gpu_frames(self) -> bool: ...  # noqa: D102
 
-    def begin(self, image: Image | Any, threshold: float, boxes: Boxes | None = None) -> Look:
+    def begin(
+        self, image: Image | Any, threshold: float, boxes: Boxes | None = None, weak: float | None = None
+    ) -> Look:
         """Starts to look at an image, and returns at once where the device allows it.
 
         Args:
@@ -81,6 +83,7 @@ class Backend(Protocol):
             threshold: lowest score that counts as a face.
             boxes: what will be overwritten besides the faces that are found, such as the boxes of a tracker. They save
                 time here; `Look.redact` is what overwrites.
+            weak: lowest score that is told of, where that is below the threshold. Of such faces some may be missing.
         """
 
     def close(self) -> None:
@@ -100,8 +103,9 @@ class Synchronous(Protocol):
 class WholeLook:
     """The look of a backend that does one thing after the other: nothing is done before it is asked for."""
 
-    def __init__(self, backend: Synchronous, image: Image, threshold: float) -> None:
-        self._backend, self._image, self._threshold = backend, image, threshold
+    def __init__(self, backend: Synchronous, image: Image, threshold: float, weak: float | None = None) -> None:
+        self._backend, self._image = backend, image
+        self._threshold = threshold if weak is None else min(threshold, weak)
         self._found: Detections | None = None
 
     def detections(self) -> Detections:

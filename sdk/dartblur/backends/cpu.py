@@ -50,9 +50,9 @@ class CpuBackend:
             )
         self._input: NDArray[np.float32] | None = None
 
-    def begin(self, image: Image, threshold: float, boxes: Boxes | None = None) -> WholeLook:
+    def begin(self, image: Image, threshold: float, boxes: Boxes | None = None, weak: float | None = None) -> WholeLook:
         """A look at an image; nothing is done before it is asked for."""
-        return WholeLook(self, check_image(image), threshold)
+        return WholeLook(self, check_image(image), threshold, weak)
 
     def close(self) -> None:
         """Nothing is held that needs it."""

@@ -27,9 +27,9 @@ class FakeBackend:
     def __init__(self, finder: Callable[[Image], NDArray[np.float32]] | None = None) -> None:
         self._finder = finder
 
-    def begin(self, image: Image, threshold: float, boxes: Boxes | None = None) -> WholeLook:
+    def begin(self, image: Image, threshold: float, boxes: Boxes | None = None, weak: float | None = None) -> WholeLook:
         """A look at an image."""
-        return WholeLook(self, image, threshold)
+        return WholeLook(self, image, threshold, weak)
 
     def close(self) -> None:
         """Nothing is held."""

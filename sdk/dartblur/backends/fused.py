@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..boxes import scale_boxes
 from ..bundle import Manifest
 from ..detections import Detections
-from ..errors import BackendError, BundleError, FailClosedError, FrameError
+from ..errors import BackendError, BundleError, FailClosedError, FrameError, TooManyFacesError
 from .base import Boxes
 
 INPUTS = ("frames", "held_boxes")
@@ -106,10 +106,14 @@ class FusedLook:
         layout: of the graph.
         threshold: lowest score of a face.
         boxes: that will be covered whatever is found.
+        weak: lowest score that is told of; None: the threshold.
     """
 
-    def __init__(self, canvas: Canvas, layout: Layout, threshold: float, boxes: Boxes | None) -> None:
+    def __init__(
+        self, canvas: Canvas, layout: Layout, threshold: float, boxes: Boxes | None, weak: float | None = None
+    ) -> None:
         self._canvas, self._layout, self._threshold = canvas, layout, threshold
+        self._weak = threshold if weak is None else min(threshold, weak)
         self._touched: list[Boxes] = []
         self._found: Detections | None = None
         none = np.zeros((0, 4), np.float32)
@@ -127,7 +131,7 @@ class FusedLook:
         """The faces that were found."""
         if self._found is None:
             boxes, scores = self._run.read()
-            found, self._found = found_faces(boxes, scores, self._threshold, self._layout.slots)
+            found, self._found = found_faces(boxes, scores, self._threshold, self._layout.slots, self._weak)
             self._shown[found] = scale_boxes(boxes[found], self._layout.box_scale)
         return self._found
 
@@ -168,7 +172,7 @@ class FusedLook:
 
 
 def found_faces(
-    boxes: NDArray[np.float32], scores: NDArray[np.float32], threshold: float, slots: int
+    boxes: NDArray[np.float32], scores: NDArray[np.float32], threshold: float, slots: int, weak: float | None = None
 ) -> tuple[NDArray[np.intp], Detections]:
     """The slots of the graph's output that are faces, best first, and the faces.
 
@@ -176,20 +180,21 @@ def found_faces(
         boxes, scores: ``[K + M, 4]`` and ``[K + M]``.
         threshold: lowest score of a face.
         slots: K.
+        weak: lowest score that is told of; None: the threshold.
 
     Raises:
         BackendError: a box or a score is not finite.
-        FailClosedError: no slot is left, so there may be more faces than slots.
+        TooManyFacesError: no slot is left, so there may be more faces than slots.
     """
     if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
         # Such a score is below any threshold, so its face would be missed without a word.
         raise BackendError(
             "the fused graph's boxes or scores are not finite: build the engine or export the model again"
         )
-    strong = np.flatnonzero(scores[:slots] >= threshold)
+    strong = np.flatnonzero(scores[:slots] >= (threshold if weak is None else weak))
     if scores[slots - 1] >= threshold:
-        raise FailClosedError(
-            f"expected fewer than {slots} faces in a frame, got {len(strong)} or more and some may be missing: "
+        raise TooManyFacesError(
+            f"expected fewer than {slots} faces in a frame, got {slots} or more and some may be missing: "
             "use --backend cpu, a higher threshold, or a model exported with more slots"
         )
     strong = strong[np.argsort(-scores[strong], kind="stable")]

@@ -43,7 +43,7 @@ class FusedCpuBackend:
         self._layout = Layout.of(manifest, bundle.source)
         self._session = cpu_session(bundle, graph, threads)
 
-    def begin(self, image: Image, threshold: float, boxes: Boxes | None = None) -> FusedLook:
+    def begin(self, image: Image, threshold: float, boxes: Boxes | None = None, weak: float | None = None) -> FusedLook:
         """Runs the graph over an image.
 
         Raises:
@@ -53,7 +53,7 @@ class FusedCpuBackend:
         image = check_image(image)
         size, mend = self._session.get_inputs()[0].shape[1:3], "scale them, or export a model for all sizes"
         check_size(image.shape[0], image.shape[1], size, mend)
-        return FusedLook(_Canvas(self._session, image, self._layout), self._layout, threshold, boxes)
+        return FusedLook(_Canvas(self._session, image, self._layout), self._layout, threshold, boxes, weak)
 
     def close(self) -> None:
         """Nothing is held that needs it."""

@@ -83,13 +83,16 @@ class OrtGpuBackend:
         look.detections()
         look.finish()
 
-    def begin(self, image: Image | Any, threshold: float, boxes: Boxes | None = None) -> FusedLook:
+    def begin(
+        self, image: Image | Any, threshold: float, boxes: Boxes | None = None, weak: float | None = None
+    ) -> FusedLook:
         """Runs the graph over an image.
 
         Args:
             image: uint8 ``[H, W, 3]`` BGR, contiguous and writeable, in host memory or in the GPU's.
             threshold: lowest score of a face.
             boxes: that will be covered besides those that are found.
+            weak: lowest score that is told of.
 
         Raises:
             FrameError: it is not such an image, or the graph was exported for frames of another size.
@@ -104,7 +107,7 @@ class OrtGpuBackend:
             raise FrameError("expected a contiguous, writeable image, got a view or a read-only one: copy it first")
         session = self._session(*frame.shape[:2])
         self._open = _Canvas(self, session, frame)
-        return FusedLook(self._open, self.layout, threshold, boxes)
+        return FusedLook(self._open, self.layout, threshold, boxes, weak)
 
     def close(self) -> None:
         """Frees the sessions and the memory of the GPU."""

@@ -95,13 +95,16 @@ class TensorRtBackend:
             self.close()
             raise
 
-    def begin(self, image: Image | Any, threshold: float, boxes: Boxes | None = None) -> FusedLook:
+    def begin(
+        self, image: Image | Any, threshold: float, boxes: Boxes | None = None, weak: float | None = None
+    ) -> FusedLook:
         """Sends an image on its way.
 
         Args:
             image: uint8 ``[H, W, 3]`` BGR, contiguous and writeable, in host memory or in the GPU's.
             threshold: lowest score of a face.
             boxes: that will be covered besides those that are found.
+            weak: lowest score that is told of.
 
         Raises:
             FrameError: it is not such an image, or not of the engine's size.
@@ -114,7 +117,7 @@ class TensorRtBackend:
             raise BackendError(f"expected at most {self.depth} frames in flight: finish or close one first")
         with self._device.active():
             canvas = _Canvas(self, self._engine, slot, image)
-        return FusedLook(canvas, self._layout, threshold, boxes)
+        return FusedLook(canvas, self._layout, threshold, boxes, weak)
 
     @property
     def closed(self) -> bool:

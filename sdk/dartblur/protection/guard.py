@@ -1,0 +1,247 @@
+"""`Guard`: clear frames of one stream in, redacted frames out, with faces covered through missed detections.
+
+::
+
+    begin:  tracks -> held boxes -> backend        (several frames may be under way)
+    finish: faces -> tracker -> zones -> overwritten
+
+With a lookahead the faces of the next frames are found first. A frame that can't be anonymized comes out as a `Fault`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..anonymizer import Anonymizer, Pending
+from ..coverage import Coverage
+from ..detections import Detections
+from ..errors import FailClosedError, InputError, TooManyFacesError
+from ..frame import Frame, RedactedFrame
+from .lookahead import Sightings
+from .policy import Protection
+from .tracking import Tracker
+
+if TYPE_CHECKING:
+    from ..stream.observers import Event
+    from .self_check import Finding, SelfCheck
+
+WEAK = 0.5
+"""Score, as a part of the threshold, from which a detection is enough for a face that was found before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A frame that can't be anonymized.
+
+    Attributes:
+        frame: the clear frame, whose pixels may be half overwritten.
+        reason: in a word, for counting: ``detector-error``, ``too-many-faces``, ``zone``, ``time-out``, ``start-up``.
+        error: what was raised.
+    """
+
+    frame: Frame
+    reason: str
+    error: Exception
+
+
+Outcome = RedactedFrame | Fault
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A frame whose faces are known, until those of the frames after it are."""
+
+    frame: Frame
+    found: Detections
+    held: Coverage
+    error: Exception | None = None
+
+
+class Guard:
+    """Anonymizes the frames of one stream, in order. For one thread at a time.
+
+    Args:
+        anonymizer: finds and overwrites; several guards may share it, see `Anonymizer`.
+        protection: how faces are kept covered.
+        self_check: looks again at some of what leaves; None: nobody does.
+    """
+
+    def __init__(self, anonymizer: Anonymizer, protection: Protection, self_check: SelfCheck | None = None) -> None:
+        self._anonymizer, self._protection, self._self_check = anonymizer, protection, self_check
+        self.tracker = Tracker(hold=protection.hold, threshold=anonymizer.threshold)
+        self._begun: deque[tuple[Frame, Pending | Exception, Coverage]] = deque()
+        self._waiting: deque[_Waiting] = deque()
+        self._sightings = Sightings(protection.lookahead)
+        self._size: tuple[int, int] | None = None
+        self._missed: deque[Finding] = deque()
+
+    def cover_from_now_on(self, finding: Finding) -> None:
+        """Takes faces that were seen clear in a frame that has left; from any thread."""
+        self._missed.append(finding)
+
+    @property
+    def full(self) -> bool:
+        """Whether the oldest frame is to be finished before another is begun."""
+        return len(self._begun) >= self._anonymizer.depth
+
+    def __len__(self) -> int:
+        """Frames that have been begun and not finished."""
+        return len(self._begun)
+
+    def begin(self, frame: Frame) -> None:
+        """Starts on a frame, whose pixels are overwritten in place; not when `full`. Raises nothing."""
+        held, pending = Coverage.empty(), None
+        try:
+            self._look_at_size(frame)
+            while self._missed:
+                finding = self._missed.popleft()
+                self.tracker.suspect(finding.boxes, finding.time)
+            held = self.tracker.predict(frame.time)
+            tracking = self._protection.hold > 0
+            weak = self._anonymizer.threshold * WEAK if tracking else None
+            pending = self._anonymizer.begin(frame, in_place=True, held=held.boxes, weak=weak)
+        except Exception as error:
+            self._begun.append((frame, error, held))
+        else:
+            self._begun.append((frame, pending, held))
+
+    def finish(self) -> Iterator[Outcome]:
+        """Waits for the oldest frame; gives what can leave: it, or with a lookahead the one before."""
+        frame, pending, predicted = self._begun.popleft()
+        if not self._protection.lookahead:
+            yield self._finished(frame, pending, predicted)
+            return
+        self._waiting.append(self._found(frame, pending, predicted))
+        if len(self._waiting) > self._protection.lookahead:
+            yield self._after_lookahead()
+
+    def drain(self) -> Iterator[Outcome]:
+        """What still waits when there are no more frames."""
+        while self._begun:
+            yield from self.finish()
+        while self._waiting:
+            yield self._after_lookahead()
+
+    def abandon(self) -> None:
+        """Gives up all frames that are under way; what is known of the faces stays."""
+        for _frame, pending, _held in self._begun:
+            if isinstance(pending, Pending):
+                pending.discard()
+        self._begun.clear()
+        self._waiting.clear()
+        self._sightings.clear()
+
+    def _finished(self, frame: Frame, pending: Pending | Exception, predicted: Coverage) -> Outcome:
+        """A frame without a lookahead."""
+        try:
+            if isinstance(pending, Exception):
+                raise pending
+            found, held = self._track(pending, frame, predicted)
+            return self._redact(pending, frame, found, held)
+        except Exception as error:
+            return _fault(frame, error)
+
+    def _found(self, frame: Frame, pending: Pending | Exception, predicted: Coverage) -> _Waiting:
+        """The faces of a frame that waits for those of the next ones."""
+        try:
+            if isinstance(pending, Exception):
+                raise pending
+            try:
+                found, held = self._track(pending, frame, predicted)
+            finally:
+                pending.discard()
+            waiting = _Waiting(frame, found, held)
+        except Exception as error:
+            waiting = _Waiting(frame, Detections.empty(), predicted, error)
+        self._sightings.add(frame.time, waiting.found, waiting.held)
+        return waiting
+
+    def _track(self, pending: Pending, frame: Frame, predicted: Coverage) -> tuple[Detections, Coverage]:
+        """The faces of a frame that are to be covered, and the held boxes of those that the detector has missed."""
+        found = pending.detections()
+        height, width = frame.image.shape[:2]
+        # Before the tracker: what is left clear on purpose has no held box, which would grow out of its zone.
+        allowed = self._protection.zones.allowed(found.boxes, width, height)
+        return self.tracker.update(Detections(found.boxes[allowed], found.scores[allowed]), frame.time, predicted)
+
+    def _after_lookahead(self) -> Outcome:
+        waiting, ahead = self._waiting.popleft(), self._sightings.take()
+        try:
+            if waiting.error is not None:
+                raise waiting.error
+            held = Coverage.join([waiting.held, ahead])
+            boxes = np.concatenate([waiting.found.boxes, held.boxes])
+            pending = self._anonymizer.begin(waiting.frame, in_place=True, held=boxes)
+            return self._redact(pending, waiting.frame, waiting.found, held)
+        except Exception as error:
+            return _fault(waiting.frame, error)
+
+    def _redact(self, pending: Pending, frame: Frame, found: Detections, held: Coverage) -> RedactedFrame:
+        zones = self._protection.zones
+        height, width = frame.image.shape[:2]
+        coverage = Coverage.join([Coverage.of(found.boxes, "detected", found.ids), held])
+        if self._self_check is not None:
+            self._self_check.before(frame)
+        redacted = pending.redact(found, coverage, zones.boxes(width, height))
+        if self._self_check is not None:
+            self._self_check.after(redacted)
+        return redacted
+
+    def _look_at_size(self, frame: Frame) -> None:
+        height, width = frame.image.shape[:2]
+        if self._size != (width, height):
+            self._protection.zones.check(width, height)
+            if self._size is not None:
+                self.tracker.clear()
+            self._size = width, height
+
+
+@contextmanager
+def guarded(
+    anonymizer: Anonymizer,
+    protection: Protection,
+    model: str | Path | None = None,
+    observe: Callable[[Event], None] = lambda event: None,
+) -> Iterator[Guard]:
+    """A guard, with a self-check where the protection asks for one.
+
+    Args:
+        anonymizer, protection: of the guard.
+        model: the bundle whose detector looks again; None for the built-in one.
+        observe: is told what the self-check finds.
+
+    Raises:
+        BundleError: the model can't be loaded.
+    """
+    if not protection.self_check:
+        yield Guard(anonymizer, protection)
+        return
+    from ..bundle import load_bundle
+    from ..stream.observers import Event
+    from .self_check import SelfCheck
+
+    def found(finding: Finding) -> None:
+        observe(Event(finding.kind, finding.message))
+        if finding.kind == "uncovered":
+            guard.cover_from_now_on(finding)
+
+    bundle, allowed = load_bundle(model), protection.zones.allowed
+    with SelfCheck(bundle, interval=protection.self_check, allowed=allowed, on_finding=found) as check:
+        guard = Guard(anonymizer, protection, check)
+        yield guard
+
+
+def _fault(frame: Frame, error: Exception) -> Fault:
+    reason = "detector-error"
+    if isinstance(error, TooManyFacesError):
+        reason = "too-many-faces"
+    elif isinstance(error, InputError) and not isinstance(error, FailClosedError):
+        reason = "input"
+    return Fault(frame, reason, error)
