@@ -6,14 +6,16 @@ managers. A sink's file appears under its final name when its block ends without
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
 from ..frame import Frame, RedactedFrame
+from .observers import Event
 
 _Source = TypeVar("_Source", bound="Source")
 _Sink = TypeVar("_Sink", bound="Sink")
@@ -29,6 +31,7 @@ class SourceInfo:
         frames: how many frames it says it has, an estimate; None if it doesn't say.
         rotation: degrees clockwise from the stored picture to the upright one: 0, 90, 180 or 270.
         live: true for a camera, which ends when it is told to.
+        moving: whether frames follow one another in time; false for a folder of pictures.
     """
 
     uri: str
@@ -37,6 +40,7 @@ class SourceInfo:
     frames: int | None
     rotation: int = 0
     live: bool = False
+    moving: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,14 @@ class Skipped:
     reason: str
 
 
+def _ignore(event: Event) -> None:
+    """Nobody listens."""
+
+
+def _go_on() -> None:
+    """Nobody ends the stream."""
+
+
 class Source(ABC):
     """Where clear frames come from. Iterate it once.
 
@@ -55,11 +67,15 @@ class Source(ABC):
         notices: what was left out on purpose (other video streams, cover pictures, ...), one line each.
         skipped: whole pictures of a folder that couldn't be read.
         damaged: packets of a video that couldn't be decoded; their frames are missing in the output.
+        observe: is told of events; whoever runs the source sets it.
+        stopping: set by `stop`: iteration ends soon.
     """
 
     info: SourceInfo
 
     def __init__(self) -> None:
+        self.observe: Callable[[Event], None] = _ignore
+        self.stopping = threading.Event()
         self.notices: list[str] = []
         self.skipped: list[Skipped] = []
         self.damaged = 0
@@ -76,6 +92,10 @@ class Source(ABC):
     def name_of(self, index: int) -> str:
         """The file that this frame came from."""
         return self.info.uri
+
+    def stop(self) -> None:
+        """Makes iteration end soon, without an error; from any thread."""
+        self.stopping.set()
 
     def close(self) -> None:  # noqa: B027 (most sources hold nothing open)
         """Lets go of files and devices."""
@@ -94,12 +114,16 @@ class Sink(ABC):
         uri: what the sink was opened by.
         notices: what the output does not carry, one line each.
         remains: what there is of it after a run that failed, for messages.
+        observe: is told of events; whoever runs the sink sets it.
+        on_end: to be called when whoever looks at the sink wants the stream to end; whoever runs the sink sets it.
     """
 
     remains = "nothing was written"
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self.observe: Callable[[Event], None] = _ignore
+        self.on_end: Callable[[], None] = _go_on
         self.notices: list[str] = []
 
     def write(self, frame: RedactedFrame) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ..errors import SinkError, SourceError
 from ..frame import Frame, RedactedFrame
-from . import picture
 from .base import Sink, Skipped, Source, SourceInfo
-from .files import PendingFile, check_target, reason
+from .media import picture
+from .media.files import PendingFile, check_target, reason
 
 
 class ImageSource(Source):
@@ -30,7 +30,7 @@ class ImageSource(Source):
         super().__init__()
         self.root, self.deep = root, deep
         self.paths = list(paths)
-        self.info = SourceInfo(uri=uri, width=0, height=0, frames=len(self.paths))
+        self.info = SourceInfo(uri=uri, width=0, height=0, frames=len(self.paths), moving=False)
         self._kept: dict[int, picture.Keep] = {}
         self._done: list[Path] = []
 

@@ -1,36 +1,57 @@
-"""Source to anonymizer to sink: three stages that work at the same time.
+"""Source to guard to sinks: stages that work at the same time.
 
 ::
 
-    source --lane--> anonymizer --lane--> sink, audit
+    source --lane--> guard --gate--lane--> sink
+                                  `--lane--> sink ...
 
-Lanes are short and bounded: a stage that is ahead waits, and no frame is lost. When any stage fails, all of them end
-and its error is raised. Where the anonymizer's backend can have several frames in flight, the next ones are begun
-before the first is finished.
+Lanes are short and bounded. Of a file nothing is lost: a stage that is ahead waits. A live source goes on: of its clear
+frames the newest is anonymized and older ones are dropped, and each sink has a lane of its own, from which the oldest
+redacted frame is dropped, so that no sink holds up another. When any stage fails, all end within a second and its error
+is raised.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Protocol
 
+from ..anonymizer import Anonymizer
 from ..errors import FailClosedError
 from ..frame import Frame, RedactedFrame
-from .base import Sink, Skipped, Source
-
-if TYPE_CHECKING:
-    from ..anonymizer import Anonymizer, Pending
-    from ..audit import AuditLog
-
-T = TypeVar("T")
+from ..protection.guard import Guard, Outcome
+from ..protection.policy import Protection
+from .base import Sink, Skipped, Source, SourceInfo
+from .gate import Gate
+from .lanes import Crew, Lane
+from .observers import Event, Observer, Observers
 
 _LANE_LENGTH = 4
-_PATIENCE_S = 5.0
-"""How long a stage may take to notice that all has ended: one frame of a slow camera or encoder."""
+_LIVE_SINK_LANE_LENGTH = 8
+"""Redacted frames that may wait for a sink of a live stream: a keyframe's or a disk's hiccup."""
+
+_STUCK_POLL_S = 0.02
+"""While the anonymizer hangs, frames of a live source are covered whole this often: 50 a second at most."""
+
+
+class Stage(Protocol):
+    """What makes redacted frames of clear ones: a `Guard`, or what renders an audit log again."""
+
+    @property
+    def full(self) -> bool: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    def begin(self, frame: Frame) -> None: ...  # noqa: D102
+
+    def finish(self) -> Iterator[Outcome]: ...  # noqa: D102
+
+    def drain(self) -> Iterator[Outcome]: ...  # noqa: D102
+
+    def abandon(self) -> None: ...  # noqa: D102
 
 
 @dataclass
@@ -38,11 +59,13 @@ class Summary:
     """What a run has done.
 
     Attributes:
-        frames: frames written.
+        frames: frames handed to the sinks.
         faces: faces in all frames together.
         frames_with_faces: frames that had at least one.
         seconds: wall-clock time.
         damaged: packets that couldn't be decoded.
+        dropped: clear frames of a live source that gave way to newer ones.
+        faults: frames that couldn't be anonymized, by reason; none of their pixels has left.
         skipped: pictures that couldn't be read.
     """
 
@@ -51,6 +74,8 @@ class Summary:
     frames_with_faces: int = 0
     seconds: float = 0.0
     damaged: int = 0
+    dropped: int = 0
+    faults: dict[str, int] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
 
     @property
@@ -58,216 +83,183 @@ class Summary:
         """Frames a second."""
         return self.frames / self.seconds if self.seconds else 0.0
 
+    def add(self, frame: RedactedFrame) -> None:
+        """Counts a frame."""
+        self.frames += 1
+        self.faces += len(frame.detections)
+        self.frames_with_faces += len(frame.detections) > 0
+        if frame.fault is not None:
+            self.faults[frame.fault] = self.faults.get(frame.fault, 0) + 1
+
+
+def protection_for(info: SourceInfo) -> Protection:
+    """What a source of this kind gets unless told otherwise."""
+    if info.live:
+        return Protection.of_camera()
+    return Protection.of_file() if info.moving else Protection.of_pictures()
+
 
 def run(
     source: Source,
-    anonymizer: Anonymizer,
-    sink: Sink,
+    anonymizer: Anonymizer | Stage,
+    sinks: Sink | Sequence[Sink],
     *,
-    audit: AuditLog | None = None,
+    protection: Protection | None = None,
+    observers: Iterable[Observer] = (),
     on_progress: Callable[[Summary], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Summary:
-    """Anonymizes all frames of a source into a sink.
+    """Anonymizes all frames of a source into sinks.
 
     Args:
         source: where the frames come from.
-        anonymizer: overwrites the faces; it runs in the calling thread.
-        sink: where they go. Its block, not this function, finishes or discards it.
-        audit: is told of every frame that was written.
-        on_progress: called in the calling thread with the numbers so far, after every frame.
+        anonymizer: overwrites the faces; of a plain `Anonymizer` a `Guard` is made.
+        sinks: where they go. Their blocks, not this function, finish or discard them.
+        protection: how faces are kept covered; None: as `protection_for` says.
+        observers: are told of every frame before a sink gets it, and of events.
+        on_progress: called with the numbers so far, after every frame.
         stop: set it to end reading early; what was read is still written. For cameras.
 
     Raises:
-        FailClosedError: the anonymizer failed; nothing of this frame has left.
+        FailClosedError: a frame can't be anonymized, and `Protection.on_fault` is ``stop``; nothing of it has left.
         SourceError, SinkError: a file can't be read on or written on.
     """
-    began = time.monotonic()
-    summary = Summary(skipped=source.skipped)
-    clear: _Lane[Frame] = _Lane()
-    redacted: _Lane[RedactedFrame] = _Lane()
-    crew = _Crew(clear, redacted)
+    protection = protection_for(source.info) if protection is None else protection
+    stage = Guard(anonymizer, protection) if isinstance(anonymizer, Anonymizer) else anonymizer
+    sinks = [sinks] if isinstance(sinks, Sink) else list(sinks)
+    return _Run(source, stage, sinks, protection, Observers(observers), on_progress).go(stop)
 
-    def read() -> None:
-        for frame in source:
+
+class _Run:
+    """One run: its stages as methods, each in a thread of its own."""
+
+    def __init__(
+        self,
+        source: Source,
+        stage: Stage,
+        sinks: list[Sink],
+        protection: Protection,
+        observers: Observers,
+        on_progress: Callable[[Summary], None] | None,
+    ) -> None:
+        self._source, self._stage, self._sinks = source, stage, sinks
+        self._observers, self._on_progress = observers, on_progress
+        self._summary = Summary(skipped=source.skipped)
+        self._live, self._protection = source.info.live, protection
+        self._clear: Lane[Frame] = Lane(1, self._dropped) if self._live else Lane(_LANE_LENGTH)
+        self._lanes = [self._lane_to(sink) for sink in sinks]
+        remains = "; ".join(sink.remains for sink in sinks) or "nothing has left"
+        self._gate = Gate(protection, self._leave, observers.on_event, source.name_of, remains)
+        self._began = time.monotonic()
+        source.observe = observers.on_event
+        for sink in sinks:
+            sink.observe = observers.on_event
+
+    def go(self, stop: threading.Event | None) -> Summary:
+        source, clear = self._source, self._clear
+
+        def look_around() -> None:
             if stop is not None and stop.is_set():
+                source.stop()
+            if self._read_all and not len(clear) and self._gate.stuck and not crew.stopped:
+                self._gate.take_away([])
+                crew.fail(FailClosedError(f"{source.info.uri}: the anonymizer hangs: stopped"))
+
+        self._read_all = False
+        with Crew([clear, *self._lanes], source.stop) as crew:
+            for sink in self._sinks:
+                sink.on_end = source.stop
+            crew.start(lambda: self._read(stop), "read")
+            worker = crew.start(self._anonymize, "anonymize")
+            for sink, lane in zip(self._sinks, self._lanes, strict=True):
+                crew.start(lambda sink=sink, lane=lane: _deliver(lane, sink), "deliver")  # type: ignore[misc]
+            if self._protection.timeout is not None:
+                crew.start(lambda: self._watch(crew, worker), "watch")
+            crew.wait(look_around)
+        self._summary.damaged = source.damaged
+        self._summary.seconds = time.monotonic() - self._began
+        return self._summary
+
+    def _read(self, stop: threading.Event | None) -> None:
+        """Stage 1."""
+        size: tuple[int, ...] | None = None
+        for frame in self._source:
+            if self._source.stopping.is_set() or (stop is not None and stop.is_set()):
                 break
-            clear.put(frame)
-        clear.end()
+            if self._live and size is not None and size != frame.image.shape[:2]:
+                height, width = frame.image.shape[:2]
+                self._observers.on_event(Event("resized", f"{self._source.info.uri}: frames are now {width}x{height}"))
+            size = frame.image.shape[:2]
+            self._clear.put(frame)
+        self._clear.end()
+        self._read_all = True
 
-    def write() -> None:
-        for frame in redacted:
-            sink.write(frame)
-            if audit is not None:
-                audit.record(frame, source.name_of(frame.index))
+    def _anonymize(self) -> None:
+        """Stage 2."""
+        stage, gate, epoch = self._stage, self._gate, self._gate.epoch
 
-    def failed(frame: Frame, error: Exception) -> FailClosedError:
-        return FailClosedError(
-            f"{source.name_of(frame.index)}: frame {frame.index}: anonymization failed "
-            f"({type(error).__name__}: {error}): stopped, {sink.remains}"
-        )
+        def settle(outcomes: Callable[[], Iterator[Outcome]]) -> None:
+            with gate.working():
+                settled = list(outcomes())
+            for outcome in settled:
+                gate.settle(outcome)
+            give_up()
 
-    crew.start(read, "read")
-    crew.start(write, "write")
-    with crew, _Flight(anonymizer, failed) as flight:
-        for frame in clear:
-            flight.begin(frame)
-            # When no frame waits, the oldest is finished at once: a camera's picture isn't held back for its successor.
-            while flight and (flight.full or not clear):
-                hidden = flight.finish()
-                redacted.put(hidden)
-                summary.frames += 1
-                summary.faces += len(hidden.detections)
-                summary.frames_with_faces += len(hidden.detections) > 0
-                summary.seconds = time.monotonic() - began
-                if on_progress is not None:
-                    on_progress(summary)
-        redacted.end()
-        crew.wait()
-        if audit is not None:
-            audit.flush()
-    summary.damaged = source.damaged
-    summary.seconds = time.monotonic() - began
-    return summary
+        def give_up() -> None:
+            nonlocal epoch
+            if gate.epoch != epoch:
+                epoch = gate.epoch
+                stage.abandon()
 
-
-class _Flight:
-    """Frames that the anonymizer has begun with and not finished, in order; the block's end gives up what is left.
-
-    Args:
-        anonymizer: of the frames.
-        failed: makes of a frame and its error what is raised.
-    """
-
-    def __init__(self, anonymizer: Anonymizer, failed: Callable[[Frame, Exception], FailClosedError]) -> None:
-        self._anonymizer, self._failed = anonymizer, failed
-        self._frames: deque[tuple[Frame, Pending]] = deque()
-
-    def begin(self, frame: Frame) -> None:
-        """Starts on a frame; not when `full`."""
         try:
-            # The redacted pixels are the clear frame's own, overwritten: no clear copy stays behind.
-            self._frames.append((frame, self._anonymizer.begin(frame, in_place=True)))
-        except Exception as error:
-            raise self._failed(frame, error) from error
-
-    def finish(self) -> RedactedFrame:
-        """The oldest frame; waits for it."""
-        frame, pending = self._frames.popleft()
-        try:
-            return pending.result()
-        except Exception as error:
-            raise self._failed(frame, error) from error
-
-    @property
-    def full(self) -> bool:
-        """Whether the oldest is to be finished first."""
-        return len(self._frames) >= self._anonymizer.depth
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def __enter__(self) -> _Flight:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for _frame, pending in self._frames:
-            pending.discard()
-
-
-class _StoppedError(Exception):
-    """Another stage has failed: this one has nothing left to do."""
-
-
-class _Lane(Generic[T]):
-    """Hands things from one thread to another, in order, a few at a time."""
-
-    def __init__(self) -> None:
-        self._things: deque[T] = deque()
-        self._changed = threading.Condition()
-        self._ended = False
-        self._stopped = False
-
-    def put(self, thing: T) -> None:
-        """Hands over one thing; waits while the lane is full."""
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._things) < _LANE_LENGTH or self._stopped)
-            if self._stopped:
-                raise _StoppedError
-            self._things.append(thing)
-            self._changed.notify_all()
-
-    def end(self) -> None:
-        """Nothing more will come."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-
-    def stop(self) -> None:
-        """Drops what is there and wakes everybody who waits."""
-        with self._changed:
-            self._stopped = True
-            self._things.clear()
-            self._changed.notify_all()
-
-    def __len__(self) -> int:
-        """Things that wait."""
-        return len(self._things)
-
-    def __iter__(self) -> Iterator[T]:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._things or self._ended or self._stopped)
-                if self._stopped:
-                    raise _StoppedError
-                if not self._things:
-                    return
-                thing = self._things.popleft()
-                self._changed.notify_all()
-            yield thing
-
-
-class _Crew:
-    """Threads that end together: the first error of any of them stops all and is raised at the end of the block."""
-
-    def __init__(self, *lanes: _Lane[Any]) -> None:
-        self._lanes = lanes
-        self._threads: list[threading.Thread] = []
-        self._error: BaseException | None = None
-
-    def start(self, work: Callable[[], None], name: str) -> None:
-        """Runs the work in a thread."""
-
-        def guarded() -> None:
-            try:
-                work()
-            except _StoppedError:
-                pass
-            except BaseException as error:
-                self._error = self._error or error
-                self._stop()
-
-        thread = threading.Thread(target=guarded, name=f"dartblur-{name}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def wait(self) -> None:
-        """Until all have done their work."""
-        for thread in self._threads:
-            thread.join()
-
-    def _stop(self) -> None:
+            for frame in self._clear:
+                gate.expect(frame)
+                with gate.working():
+                    stage.begin(frame)
+                give_up()
+                # When no frame waits, the oldest is finished at once: a camera's picture isn't held back.
+                while len(stage) and (stage.full or not len(self._clear)):
+                    settle(stage.finish)
+            settle(stage.drain)
+            gate.settle_all()
+        finally:
+            stage.abandon()
         for lane in self._lanes:
-            lane.stop()
+            lane.end()
 
-    def __enter__(self) -> None:
-        return None
+    def _watch(self, crew: Crew, worker: threading.Thread) -> None:
+        """Lets something else out while the anonymizer hangs."""
+        pause = min(0.1, (self._protection.timeout or 1) / 4)
+        while worker.is_alive() and not crew.stopped:
+            time.sleep(_STUCK_POLL_S if self._gate.stuck else pause)
+            if self._gate.stuck:
+                self._gate.take_away(self._clear.take_all() if self._live else [])
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
-        if kind is not None:
-            self._stop()
-            for thread in self._threads:
-                thread.join(_PATIENCE_S)
-        # The first error is the cause; what the others report follows from it.
-        if self._error is not None and (kind is None or kind is _StoppedError):
-            raise self._error from None
+    def _leave(self, frame: RedactedFrame) -> None:
+        """A frame that has passed the gate; by one thread at a time."""
+        self._summary.add(frame)
+        self._summary.seconds = time.monotonic() - self._began
+        self._observers.on_frame(frame, self._source.name_of(frame.index))
+        for lane in self._lanes:
+            lane.put(frame)
+        if self._on_progress is not None:
+            self._on_progress(self._summary)
+
+    def _dropped(self, frame: Frame) -> None:
+        self._summary.dropped += 1
+        self._observers.on_event(Event("dropped", f"frame {frame.index} gave way to a newer one"))
+
+    def _lane_to(self, sink: Sink) -> Lane[RedactedFrame]:
+        if not self._live:
+            return Lane(_LANE_LENGTH)
+
+        def dropped(frame: RedactedFrame) -> None:
+            self._observers.on_event(Event("sink-dropped", f"{sink.uri}: too slow for frame {frame.index}", sink.uri))
+
+        return Lane(_LIVE_SINK_LANE_LENGTH, dropped)
+
+
+def _deliver(lane: Lane[RedactedFrame], sink: Sink) -> None:
+    """Stage 3, one for each sink."""
+    for frame in lane:
+        sink.write(frame)

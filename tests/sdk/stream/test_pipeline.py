@@ -89,7 +89,7 @@ def test_no_frame_is_lost_and_order_is_kept(slow):
     ("stage", "error"), [("source", SourceError), ("anonymizer", FailClosedError), ("sink", SinkError)]
 )
 @pytest.mark.parametrize("at", [0, 10])
-def test_an_error_of_any_stage_ends_all_at_once(stage, error, at, others_wait):
+def test_an_error_of_any_stage_ends_all_at_once(stage, error, at, others_wait, left_threads):
     fail = {stage: at}
     source = Numbers(1000, fail.get("source"), wait=others_wait)
     shelf = Shelf(fail.get("sink"), wait=others_wait)
@@ -98,7 +98,7 @@ def test_an_error_of_any_stage_ends_all_at_once(stage, error, at, others_wait):
         run(source, anonymizer(fail.get("anonymizer")), shelf)
     assert time.monotonic() - began < 1
     assert shelf.end == "discarded"
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("dartblur-")]
+    assert not left_threads()
 
 
 def test_the_frame_that_failed_is_named_and_does_not_leave():

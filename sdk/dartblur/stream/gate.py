@@ -1,0 +1,134 @@
+"""The gate: what has been anonymized leaves in order, and something else leaves in place of what hasn't.
+
+Each frame is announced when work on it begins, and settled once: by its redacted picture, by its fault, or by the watch
+when the anonymizer takes too long. A result that comes later than that is thrown away.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ..errors import FailClosedError
+from ..frame import Frame, RedactedFrame, cover_whole, repeat
+from ..protection.guard import Fault, Outcome
+from ..protection.policy import Protection
+from .observers import Event
+
+
+class Gate:
+    """Lets redacted frames out, one by one and in order; for several threads.
+
+    Args:
+        protection: says what leaves in place of a frame that can't be anonymized.
+        leave: called with each frame that leaves.
+        observe: is told of faults.
+        name_of: names a frame, by its index, in messages.
+        remains: what there is of the output when the stream is stopped, for messages.
+    """
+
+    def __init__(
+        self,
+        protection: Protection,
+        leave: Callable[[RedactedFrame], None],
+        observe: Callable[[Event], None],
+        name_of: Callable[[int], str],
+        remains: str,
+    ) -> None:
+        self._protection, self._leave, self._observe = protection, leave, observe
+        self._name_of, self._remains = name_of, remains
+        self._lock = threading.RLock()
+        self._expected: deque[Frame] = deque()
+        self._busy_since: float | None = None
+        self._last: RedactedFrame | None = None
+        self._failing = ""
+        self.epoch = 0
+        """Counts how often frames were taken away from the anonymizer; it then gives up those that it has begun."""
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """In this block the anonymizer is at work."""
+        self._busy_since = time.monotonic()
+        try:
+            yield
+        finally:
+            self._busy_since = None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the anonymizer has been at work for longer than it may."""
+        since, timeout = self._busy_since, self._protection.timeout
+        return since is not None and timeout is not None and time.monotonic() - since > timeout
+
+    def expect(self, frame: Frame) -> None:
+        """The anonymizer begins with this frame."""
+        with self._lock:
+            self._expected.append(frame)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Lets a frame out, or what stands in for it, unless that has been done.
+
+        Raises:
+            FailClosedError: the frame can't be anonymized, and the stream is to stop.
+        """
+        frame = outcome.frame if isinstance(outcome, Fault) else outcome
+        with self._lock:
+            if all(expected.index != frame.index for expected in self._expected):
+                return  # late: something else has left in its place
+            while (clear := self._expected.popleft()).index != frame.index:
+                self._stand_in(clear, "time-out", FailClosedError("its result was given up"))
+            if isinstance(outcome, Fault):
+                self._stand_in(clear, outcome.reason, outcome.error)
+                return
+            self._last = outcome
+            if self._failing:
+                self._failing = ""
+                self._observe(Event("recovered", "frames are anonymized again"))
+            self._leave(outcome)
+
+    def settle_all(self) -> None:
+        """Settles what is still expected when the anonymizer has nothing more."""
+        with self._lock:
+            while self._expected:
+                self._stand_in(self._expected.popleft(), "time-out", FailClosedError("its result was given up"))
+
+    def take_away(self, more: list[Frame]) -> None:
+        """Settles all frames that the anonymizer has begun with, and more that it hasn't, without it."""
+        error = FailClosedError(f"no result within {self._protection.timeout} s")
+        with self._lock:
+            reason = "time-out" if self._last else "start-up"
+            if self._expected:
+                self.epoch += 1
+            self._expected.extend(more)
+            while self._expected:
+                self._stand_in(self._expected.popleft(), reason, error)
+
+    def _stand_in(self, frame: Frame, reason: str, error: Exception) -> None:
+        on_fault, last = self._protection.on_fault, self._last
+        what = f"{self._name_of(frame.index)}: frame {frame.index}: anonymization failed ({_told(error)})"
+        if on_fault == "stop":
+            raise FailClosedError(f"{what}: stopped, {self._remains}") from error
+        if self._failing != reason:
+            self._failing = reason
+            self._observe(Event("fault", f"{what}: {_INSTEAD[on_fault]}", reason))
+        if on_fault == "drop":
+            return
+        fresh = last is not None and abs(frame.time - last.time) <= self._protection.hold
+        if on_fault == "hold" and last is not None and fresh:
+            self._leave(repeat(last, frame, reason))
+        else:
+            self._leave(cover_whole(frame, reason))
+
+
+_INSTEAD = {
+    "solid": "frames are covered whole",
+    "hold": "the picture before it is shown, later one colour",
+    "drop": "frames are left out",
+}
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, FailClosedError) else f"{type(error).__name__}: {error}"
