@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from ..frame import Image
+from ...frame import Image
 
 LIMITED, FULL = 1, 2
 _RGB, _UNSPECIFIED = 0, 2

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import SinkError
+from ...errors import SinkError
 
 
 def check_target(target: Path, sources: Iterable[Path], overwrite: bool) -> None:

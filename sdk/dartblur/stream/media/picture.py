@@ -29,8 +29,8 @@ from PIL import Image as Pillow
 
 import dartblur_ops as ops
 
-from ..errors import SourceError
-from ..frame import Image
+from ...errors import SourceError
+from ...frame import Image
 from . import orientation
 from .files import reason
 

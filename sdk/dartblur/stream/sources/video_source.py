@@ -1,106 +1,70 @@
-"""Video files and cameras, through FFmpeg's libraries (PyAV)."""
+"""Video files, through FFmpeg's libraries (PyAV), and cameras of this machine."""
 
 from __future__ import annotations
 
 import os
 import stat
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
-from av.stream import Disposition
-from av.video.stream import VideoStream
 
-from ..errors import SourceError
-from ..frame import Frame
-from . import orientation
-from .base import Source, SourceInfo
-from .colours import ColourTags, ToBgr
-from .files import reason
-from .integrity import missing_bytes
+from ...errors import SourceError
+from ...frame import Frame
+from ..base import Source, SourceInfo
+from ..media import orientation
+from ..media.colours import ToBgr
+from ..media.files import reason
+from ..media.integrity import missing_bytes
+from ..media.video_form import VideoForm, choose_stream
+from ..uris import settings_of
+from .live_video import Connection, LiveVideo
+from .reconnecting import STALL_S, Reconnecting
 
-_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-_CLOCK_FROM_ANYWHERE = {"mpegts", "mpeg", "video4linux2,v4l2"}
-"""Formats whose first time stamp means nothing: time begins at their start."""
-
-
+_MODE = {"size": "video_size", "fps": "framerate", "format": "input_format"}
+"""What Video4Linux's settings are called in FFmpeg."""
 _NOT_VIDEO = {"tty", "concat", "hls", "dash"}
 """Text that FFmpeg would draw as a picture, and lists of other files, which the checks here wouldn't see."""
 
 
-@dataclass(frozen=True, slots=True)
-class VideoForm:
-    """How a video is stored: all that its output has to keep.
-
-    Attributes:
-        width, height: stored pixels, before turning upright.
-        time_base: seconds of one tick of the time stamps.
-        rate: frames a second on average, for the encoder's rate control only.
-        origin: the tick that counts as time 0.
-        aspect: width of a pixel by its height.
-        matrix: the display matrix, nine numbers; None where there is none.
-        orientation: the same as EXIF numbers it, 1..8.
-        colours: primaries, transfer, matrix and range.
-        interlaced: ``tff``, ``bff``, or None for progressive.
-    """
-
-    width: int
-    height: int
-    time_base: Fraction
-    rate: Fraction
-    origin: int
-    aspect: Fraction
-    matrix: tuple[int, ...] | None
-    orientation: int
-    colours: ColourTags
-    interlaced: str | None
-
-
 class VideoSource(Source):
-    """A video file, or a camera of Video4Linux.
+    """A video file.
 
     A packet that can't be decoded is left out and counted in `damaged`; its frame is missing in the output. A file that
     was cut short, or that ends in a read error, is refused unless `keep_going`.
 
     Args:
-        uri: path of the file or device.
-        format: FFmpeg's name of the input format, None to find out.
-        live: a camera: it never ends by itself.
+        uri: path of the file.
         keep_going: take what there is of a damaged file.
 
     Raises:
         SourceError: missing, empty, cut short, not media, or without a video stream.
     """
 
-    def __init__(self, uri: str, *, format: str | None = None, live: bool = False, keep_going: bool = False) -> None:
+    def __init__(self, uri: str, *, keep_going: bool = False) -> None:
         super().__init__()
         self.path = Path(uri)
         self.keep_going = keep_going
-        if not live:
-            check_file(self.path, keep_going)
-        self.container = _open(uri, format, live)
+        check_file(self.path, keep_going)
+        self.container = _open(uri)
         try:
-            self.stream = self._choose_stream()
+            self.stream = choose_stream(self.container, uri, self.notices)
             self.stream.thread_type = "AUTO"
             self._decoded = self._decode()
             self._first = self._first_frame()
-            self.form = _form(self.container, self.stream, self._first)
+            self.form = VideoForm.of(self.container, self.stream, self._first)
         except BaseException:
             self.container.close()
             raise
-        turned = orientation.swaps_sides(self.form.orientation)
-        width, height = self.form.width, self.form.height
+        width, height = self.form.upright_size
         self.info = SourceInfo(
             uri=uri,
-            width=height if turned else width,
-            height=width if turned else height,
-            frames=None if live else self._estimate(),
+            width=width,
+            height=height,
+            frames=self._estimate(),
             rotation=orientation.ROTATION[self.form.orientation],
-            live=live,
         )
 
     def __iter__(self) -> Iterator[Frame]:
@@ -123,15 +87,15 @@ class VideoSource(Source):
 
     @property
     def files(self) -> list[Path]:
-        """The video file or device."""
+        """The video file."""
         return [self.path]
 
     def close(self) -> None:
-        """Closes the file or device."""
+        """Closes the file."""
         try:
             self._decoded.close()
         except ValueError:
-            return  # a camera hangs in another thread: closing it under its feet would crash the process
+            return  # another thread is reading: closing it under its feet would crash the process
         self.container.close()
 
     def _with_first(self) -> Iterator[av.VideoFrame]:
@@ -139,21 +103,6 @@ class VideoSource(Source):
             first, self._first = self._first, None
             yield first
         yield from self._decoded
-
-    def _choose_stream(self) -> VideoStream:
-        videos: list[VideoStream] = [
-            stream for stream in self.container.streams.video if not stream.disposition & _PICTURES
-        ]
-        videos = [stream for stream in videos if stream.codec_context is not None]
-        if not videos:
-            raise SourceError(f"{self.path}: expected a video, got a file without a video stream that can be decoded")
-        best = max(videos, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height, -s.index))
-        others = len(self.container.streams.video) - 1
-        if others:
-            self.notices.append(
-                f"left out, as they would show clear faces: {others} more video or cover picture streams"
-            )
-        return best
 
     def _first_frame(self) -> Any:
         frame = next(self._decoded, None)
@@ -176,9 +125,15 @@ class VideoSource(Source):
             if packet is None:
                 return
             try:
-                yield from packet.decode()
+                frames = packet.decode()
             except av.error.FFmpegError:
                 self.damaged += 1
+                continue
+            for frame in frames:
+                if frame.is_corrupt:
+                    self.damaged += 1
+                else:
+                    yield frame
 
     def _estimate(self) -> int | None:
         if self.stream.frames:
@@ -187,18 +142,36 @@ class VideoSource(Source):
         return None if duration is None else round(Fraction(duration, 1_000_000) * self.form.rate)
 
 
-def camera(device: str) -> VideoSource:
-    """A camera by its number or device: ``0`` or ``/dev/video0``.
+def camera(device: str, *, stall: float = STALL_S, reconnect: bool = True) -> Reconnecting:
+    """A camera of this machine by its number or device: ``0`` or ``/dev/video0``.
+
+    Args:
+        device: its number, or the path of the device; ``?size=1280x720&fps=30&format=mjpeg`` behind it asks for a
+            mode, as ``v4l2-ctl --list-formats-ext`` lists them.
+        stall: seconds without a frame after which it counts as lost.
+        reconnect: open it again when it is lost (unplugged, say); otherwise that is a SourceError.
 
     Raises:
-        SourceError: there is no such device, or it is busy.
+        SourceError: there is no such device, it is busy, or doesn't have this mode.
     """
-    path = f"/dev/video{device}" if device.isdigit() else device
+    name, mode = settings_of(device)
+    path = f"/dev/video{name}" if name.isdigit() else name
+    if wrong := sorted(mode.keys() - _MODE.keys()):
+        raise SourceError(f"{path}: expected settings {', '.join(_MODE)} for a camera, got {', '.join(wrong)}")
+    options = {_MODE[setting]: value for setting, value in mode.items()}
+    return Reconnecting(lambda: _open_camera(path, options), stall=stall, reconnect=reconnect)
+
+
+def _open_camera(path: str, options: dict[str, str]) -> LiveVideo:
     if not os.path.lexists(path):
         raise SourceError(f"{path}: no such camera: `ls /dev/video*` shows those that are there")
     if not stat.S_ISCHR(Path(path).stat().st_mode):
         raise SourceError(f"{path}: expected a camera device, got a file: give its path without v4l2://")
-    return VideoSource(path, format="v4l2", live=True)
+
+    def explain(error: BaseException) -> str:
+        return f"can't be opened or read as a camera ({reason(error)}): does another program use it, has it the mode?"
+
+    return LiveVideo(Connection(path, path, format="v4l2", options=options, explain=explain))
 
 
 def check_file(path: Path, keep_going: bool) -> None:
@@ -224,48 +197,13 @@ def check_file(path: Path, keep_going: bool) -> None:
         )
 
 
-def _open(uri: str, format: str | None, live: bool) -> Any:
-    what = "can't be opened as a camera" if live else "expected a video or picture, got something that is neither"
+def _open(uri: str) -> Any:
+    what = "expected a video or picture, got something that is neither"
     try:
-        container = av.open(uri, format=format, metadata_errors="replace")
+        container = av.open(uri, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise SourceError(f"{uri}: {what} ({reason(error)})") from error
     if container.format.name in _NOT_VIDEO:
         container.close()
         raise SourceError(f"{uri}: {what} (a file of text)")
     return container
-
-
-def _form(container: Any, stream: VideoStream, first: av.VideoFrame) -> VideoForm:
-    time_base = stream.time_base or Fraction(1, 1000)
-    origin = 0
-    if container.format.name in _CLOCK_FROM_ANYWHERE:
-        start = container.start_time  # of all its streams, in microseconds
-        origin = (first.pts or 0) if start is None else round(Fraction(start, 1_000_000) / time_base)
-    matrix = _display_matrix(first)
-    return VideoForm(
-        width=first.width,
-        height=first.height,
-        time_base=time_base,
-        rate=stream.average_rate or stream.guessed_rate or Fraction(25),
-        origin=origin,
-        aspect=stream.sample_aspect_ratio or Fraction(1),
-        matrix=matrix,
-        orientation=orientation.from_display_matrix(matrix),
-        colours=ColourTags.of(first),
-        interlaced=_field_order(stream, first),
-    )
-
-
-def _display_matrix(frame: Any) -> tuple[int, ...] | None:
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            return tuple(np.frombuffer(memoryview(data), np.int32).tolist())
-    return None
-
-
-def _field_order(stream: VideoStream, frame: av.VideoFrame) -> str | None:
-    if not frame.interlaced_frame:
-        return None
-    bottom_first = {3, 4}  # AV_FIELD_BB, AV_FIELD_TB: the bottom field is shown first
-    return "bff" if int(getattr(stream.codec_context, "field_order", 0) or 0) in bottom_first else "tff"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dartblur.stream.private_data import _lace, _unlace, without_pictures
+from dartblur.stream.media.private_data import _lace, _unlace, without_pictures
 
 HEADERS = (b"\x01vorbis" + b"a" * 23, b"\x03vorbis" + b"CLEAR-FACE" * 100, b"\x05vorbis" + b"c" * 3000)
 

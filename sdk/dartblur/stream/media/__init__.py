@@ -1,0 +1,1 @@
+"""What sources and sinks share: colours, orientation, the forms of video and picture files."""

@@ -1,0 +1,1 @@
+"""Where clear frames come from: files, cameras, networks, pipelines, programs."""
