@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ import pytest
 
 from dartblur.anonymizer import Anonymizer
 from dartblur.backends.fake import FakeBackend
-from dartblur.stream import Summary, open_sink, open_source, run
+from dartblur.stream import SinkOptions, SourceOptions, Summary, open_sink, open_source, run
 
 FACE = np.array([[64, 48, 128, 112]], np.float32)
 """Where the fake detector finds a face, xyxy in the upright picture."""
@@ -92,7 +96,8 @@ def anonymize(
     """The whole way with a fake detector that finds `FACE`."""
     anonymizer = Anonymizer(backend=FakeBackend(finder or (lambda image: FACE)))
     keep_going = options.pop("keep_going", False)
-    with open_source(source, keep_going=keep_going) as opened, open_sink(sink, opened, **options) as out:
+    reading, writing = SourceOptions(keep_going=keep_going), SinkOptions(**options)
+    with open_source(source, reading) as opened, open_sink(sink, opened, writing) as out:
         return run(opened, anonymizer, out)
 
 
@@ -131,3 +136,80 @@ def tools() -> Any:
             "packets_of": staticmethod(packets_of),
         },
     )
+
+
+class RtspServer:
+    """A real RTSP server in a process of its own; see rtsp_server.py for its options and mounts.
+
+    Attributes:
+        port: where it listens; the same after `restart`.
+        lines: what it has said since it was started, as ``CLIENT``.
+    """
+
+    def __init__(self, *options: str) -> None:
+        self.options = options
+        self.port = 0
+        self.start()
+
+    def start(self) -> None:
+        script = Path(__file__).with_name("rtsp_server.py")
+        command = ["/usr/bin/python3", str(script), "--port", str(self.port), *self.options]
+        # PyGObject of the system must not meet packages of the tests' environment.
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={})
+        assert self.process.stdout is not None
+        first = self.process.stdout.readline().split()
+        assert first[:1] == ["PORT"], "the RTSP server didn't start"
+        self.port = int(first[1])
+        self.lines: list[str] = []
+        threading.Thread(target=self._listen, args=(self.process.stdout, self.lines), daemon=True).start()
+
+    @staticmethod
+    def _listen(output: Any, lines: list[str]) -> None:
+        for line in output:
+            lines.append(line.strip())
+        output.close()
+
+    def url(self, mount: str = "test", user: str = "") -> str:
+        """The URL of a mount; user as ``name:password``."""
+        return f"rtsp://{user}{'@' if user else ''}127.0.0.1:{self.port}/{mount}"
+
+    def wait_for(self, line: str, seconds: float = 10.0) -> None:
+        """Until it has said this."""
+        until = time.monotonic() + seconds
+        while line not in self.lines:
+            assert time.monotonic() < until, f"the RTSP server never said {line}, but {self.lines}"
+            time.sleep(0.02)
+
+    def freeze(self) -> None:
+        """Stops it without closing its connections."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets it go on."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def restart(self) -> None:
+        """On the same port, after `kill`."""
+        self.start()
+
+
+@pytest.fixture
+def rtsp_server(require_system: Callable[[str], None]) -> Iterator[Callable[..., RtspServer]]:
+    """Starts RTSP servers: ``rtsp_server("--user", "anna", "--password", "secret")``; killed when the test ends."""
+    require_system("gst-rtsp-server")
+    servers: list[RtspServer] = []
+
+    def start(*options: str) -> RtspServer:
+        servers.append(RtspServer(*options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()

@@ -8,7 +8,8 @@ import numpy as np
 
 from dartblur.anonymizer import Anonymizer
 from dartblur.backends.fake import FakeBackend
-from dartblur.stream import open_sink, open_source, private_data, run
+from dartblur.stream import open_sink, open_source, run
+from dartblur.stream.media import private_data
 
 
 def test_pictures_among_the_tags_of_chapters_are_left_out(tools, tmp_path):

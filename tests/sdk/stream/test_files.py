@@ -6,8 +6,8 @@ import stat
 import pytest
 
 from dartblur.errors import SinkError
-from dartblur.stream.files import PendingFile, check_target
-from dartblur.stream.integrity import missing_bytes
+from dartblur.stream.media.files import PendingFile, check_target
+from dartblur.stream.media.integrity import missing_bytes
 
 
 @pytest.fixture

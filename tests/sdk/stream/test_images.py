@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 
 from dartblur.errors import SinkError, SourceError
 from dartblur.stream import open_source
-from dartblur.stream.orientation import from_display_matrix, to_stored, to_upright
+from dartblur.stream.media.orientation import from_display_matrix, to_stored, to_upright
 
 MARK = b"\xff\xd8CLEAR-FACE-PREVIEW" * 40
 """Bytes that stand for an embedded clear picture."""

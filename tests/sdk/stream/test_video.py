@@ -334,10 +334,15 @@ def test_a_stream_without_a_clock_gets_one(tools, tmp_path):
     assert times == sorted(set(times))
 
 
-@pytest.mark.parametrize("sink", ["out", "out.jpg", "http://127.0.0.1:8080"])
-def test_a_video_goes_to_a_video_file(tools, clip, tmp_path, sink):
+@pytest.mark.parametrize("sink", ["out.jpg", "out.txt", "ftp://host/out.mp4"])
+def test_a_video_goes_to_a_video_file_or_a_device(tools, clip, tmp_path, sink):
     with pytest.raises(SinkError, match="expected a"):
         tools.anonymize(clip, sink if "://" in sink else tmp_path / sink)
+
+
+def test_segments_are_for_live_sources(tools, clip, tmp_path):
+    with pytest.raises(SinkError, match="segments are for live sources"):
+        tools.anonymize(clip, tmp_path / "out.mp4", segment=1.0)
 
 
 def test_an_unknown_scheme_is_named():

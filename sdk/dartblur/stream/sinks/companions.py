@@ -12,10 +12,10 @@ from typing import Any
 import av
 from av.packet import Packet
 
-from ..errors import SinkError, SourceError
-from .files import reason
-from .private_data import without_pictures
-from .video_source import VideoSource
+from ...errors import SinkError, SourceError
+from ..media.files import reason
+from ..media.private_data import without_pictures
+from ..sources.video_source import VideoSource
 
 _BIG_TAG = 2000
 """Longer tags are not text but embedded pictures."""

@@ -1,4 +1,6 @@
-"""Video files: H.264 (VP9 in WebM), with the sound, time stamps, aspect, rotation, colours and tags of the source."""
+"""Video files: H.264 or H.265 (VP9 in WebM), with the sound, time stamps, aspect, rotation, colours and tags of their
+source.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +14,31 @@ from typing import Any
 
 import av
 
-from ..errors import SinkError, SourceError
-from ..frame import RedactedFrame
-from . import orientation
-from .base import Sink
-from .colours import FromBgr
+from ...errors import SinkError, SourceError
+from ...frame import RedactedFrame
+from ..base import Sink
+from ..media import orientation
+from ..media.colours import FromBgr
+from ..media.files import PendingFile, check_target, reason
+from ..media.integrity import missing_bytes
+from ..sources.video_source import VideoSource
+from . import encoders
 from .companions import Companions, text_tags
-from .files import PendingFile, check_target, reason
-from .integrity import missing_bytes
-from .video_source import VideoSource
-
-DEFAULT_QUALITY = 19
+from .encoders import DEFAULT_QUALITY, Codec
+from .fitting import even
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A file format: FFmpeg's name, the encoder, and whether it keeps a rotation and any time stamp."""
+    """A file format: FFmpeg's name, its only encoder if it has one, and whether it keeps a rotation, any time stamp,
+    and H.265.
+    """
 
     format: str
-    encoder: str = "libx264"
+    encoder: str | None = None
     keeps_rotation: bool = True
     free_clock: bool = True
+    h265: bool = True
 
 
 CONTAINERS = {
@@ -41,7 +47,7 @@ CONTAINERS = {
     ".mov": Container("mov"),
     ".mkv": Container("matroska"),
     ".webm": Container("webm", encoder="libvpx-vp9"),
-    ".avi": Container("avi", keeps_rotation=False, free_clock=False),
+    ".avi": Container("avi", keeps_rotation=False, free_clock=False, h265=False),
 }
 
 
@@ -56,13 +62,23 @@ class VideoSink(Sink):
         source: the video that the frames come from.
         overwrite: whether the file may exist.
         quality: 0 (lossless) .. 51 (worst), as x264's CRF.
+        codec: ``h264`` or ``h265``; None for that of the encoder, or H.264. WebM takes neither.
+        encoder: ``auto`` or one of FFmpeg's, see `encoders.choose`.
 
     Raises:
-        SinkError: unknown suffix, existing or unwritable target, or a codec that the container doesn't take.
+        SinkError: unknown suffix, existing or unwritable target, a codec that the container doesn't take, or an encoder
+            that doesn't work here.
     """
 
     def __init__(
-        self, path: Path, source: VideoSource, *, overwrite: bool = False, quality: int = DEFAULT_QUALITY
+        self,
+        path: Path,
+        source: VideoSource,
+        *,
+        overwrite: bool = False,
+        quality: int = DEFAULT_QUALITY,
+        codec: Codec | None = None,
+        encoder: str = "auto",
     ) -> None:
         super().__init__(str(path))
         self._container = container_for(path)
@@ -72,6 +88,7 @@ class VideoSink(Sink):
         self._source, form = source, source.form
         self._companions: Companions | None = None
         self._last: int | None = None
+        self._encoder = self._choose_encoder(quality, codec, encoder)
         self._file = PendingFile(path, overwrite)
         try:
             with self._errors():
@@ -142,22 +159,42 @@ class VideoSink(Sink):
         width, height = (form.height, form.width) if turned else (form.width, form.height)
         # A fixed clock ticks once a frame; all others go on ticking as the source's.
         self._time_base = form.time_base if container.free_clock else 1 / form.rate
-        stream: Any = self._output.add_stream(
-            container.encoder, rate=form.rate, options=_encoder_options(container, quality, form.interlaced)
-        )
+        options = _encoder_options(self._encoder, container, quality, (width, height), form.interlaced)
+        stream: Any = self._output.add_stream(self._encoder, rate=form.rate, options=options)
         if notes_rotation:
             stream.set_display_matrix(form.matrix)
         context = stream.codec_context
         context.width, context.height = width, height
         # H.264 halves the colours of even sizes only; at odd ones it keeps them whole.
         odd = width % 2 or height % 2
-        context.pix_fmt = "yuv444p" if odd and container.encoder == "libx264" else "yuv420p"
+        whole = odd and self._encoder in ("libx264", "libx265")
+        context.pix_fmt = "yuv444p" if whole else encoders.pixel_format(self._encoder)
         context.time_base = self._time_base
         context.sample_aspect_ratio = 1 / form.aspect if turned else form.aspect
         context.color_primaries, context.color_trc = form.colours.primaries, form.colours.transfer
         context.colorspace, context.color_range = form.colours.matrix, form.colours.range
         context.thread_count = 0
+        encoders.tag(context, container.format)
         return stream
+
+    def _choose_encoder(self, quality: int, codec: Codec | None, name: str) -> str:
+        form, container = self._source.form, self._container
+        if container.encoder is not None:
+            if codec is not None or name not in ("auto", container.encoder):
+                raise SinkError(f"{self.uri}: this format takes {container.encoder} only: use .mp4 or .mkv for others")
+            return container.encoder
+        odd = bool(form.width % 2 or form.height % 2)
+        if name == "auto" and (odd or form.interlaced or quality == 0):
+            name = "libx265" if codec == "h265" else "libx264"  # what no hardware does
+        chosen = encoders.choose(codec, name, (even(form.width), even(form.height)), ffmpeg_only=True)
+        if odd and chosen.hardware:
+            raise SinkError(f"{self.uri}: {chosen.name} takes no {form.width}x{form.height}: use auto")
+        if chosen.codec == "h265" and (form.interlaced or not container.h265):
+            what = "interlaced video" if form.interlaced else "this format"
+            raise SinkError(f"{self.uri}: H.265 does not go with {what}: use h264")
+        if chosen.name != "libx264":
+            self.notices.append(encoders.notice(chosen))
+        return chosen.name
 
     def _copy_tags(self) -> None:
         self._output.metadata.update(text_tags(self._source.container.metadata))
@@ -217,8 +254,10 @@ def container_for(path: Path) -> Container:
         ) from None
 
 
-def _encoder_options(container: Container, quality: int, interlaced: str | None) -> dict[str, str]:
-    if container.encoder == "libvpx-vp9":
+def _encoder_options(
+    name: str, container: Container, quality: int, size: tuple[int, int], interlaced: str | None
+) -> dict[str, str]:
+    if name == "libvpx-vp9":
         crf = round(quality * 63 / 51)
         return {
             "crf": str(crf),
@@ -227,7 +266,8 @@ def _encoder_options(container: Container, quality: int, interlaced: str | None)
             "row-mt": "1",
             "threads": str(os.cpu_count() or 1),
         }
-    options = {"preset": "veryfast", "crf": str(quality)}
+    bitrate = None if encoders.knows_quality(name) else encoders.quality_bitrate(*size, quality)
+    options = encoders.options_for(name, quality, live=False, bitrate=bitrate)
     if interlaced:
         options["x264-params"] = f"{interlaced}=1"
     if not container.free_clock:

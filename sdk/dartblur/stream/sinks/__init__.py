@@ -1,0 +1,1 @@
+"""Where redacted frames go: files, recordings, servers, windows, the web page."""

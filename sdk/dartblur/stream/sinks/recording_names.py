@@ -1,0 +1,67 @@
+"""Names of recordings: one, or one for each segment."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from ...errors import SinkError
+from ..media.files import check_target, reason
+
+_DIRECTIVE = re.compile(r"%[A-Za-z]")
+_STAMP = "%Y%m%dT%H%M%S"
+
+
+class RecordingNames:
+    """The names of the files of a recording, one after another.
+
+    ``cam.mp4`` stays as it is, or becomes ``cam-20261121T140000.mp4`` for segments. A name with directives of strftime
+    (``%Y-%m-%d/cam-%H%M.mp4``) is taken as a pattern, and its folders are made. A segment whose name is taken
+    gets a number: ``cam-1400-2.mp4``. With `overwrite` it replaces the file, but never one of this recording's last.
+
+    Args:
+        path: the name or pattern.
+        segments: whether there are several files.
+        overwrite: whether files that exist are replaced.
+        now: the local time.
+
+    Raises:
+        SinkError: the file exists, or its folder doesn't or isn't writable.
+    """
+
+    def __init__(
+        self, path: Path, *, segments: bool, overwrite: bool, now: Callable[[], datetime] = datetime.now
+    ) -> None:
+        pattern = str(path)
+        self._many = segments or bool(_DIRECTIVE.search(pattern))
+        if segments and not _DIRECTIVE.search(pattern):
+            pattern = f"{path.with_suffix('')}".replace("%", "%%") + f"-{_STAMP}{path.suffix}"
+        self._pattern, self._overwrite, self._now = pattern, overwrite, now
+        self._last: Path | None = None
+        fixed = Path(_DIRECTIVE.split(pattern)[0] + "x").parent if self._many else path.parent
+        check_target(fixed / path.name if self._many else path, [], overwrite or self._many)
+        if not os.access(fixed, os.W_OK | os.X_OK):
+            raise SinkError(f"{path}: can't be written to: choose a folder that is writable")
+
+    def next(self) -> Path:
+        """The name of a file that begins now; nothing has it, or it may be replaced.
+
+        Raises:
+            SinkError: its folder can't be made.
+        """
+        if not self._many:
+            return Path(self._pattern)
+        plain = Path(self._now().strftime(self._pattern))
+        try:
+            plain.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SinkError(f"{plain.parent}: can't be made: {reason(error)}: choose another folder") from error
+        name, number = plain, 1
+        while name == self._last or (os.path.lexists(name) and not self._overwrite):
+            number += 1
+            name = plain.with_name(f"{plain.stem}-{number}{plain.suffix}")
+        self._last = name
+        return name
