@@ -78,9 +78,9 @@ def main() -> int:
     print("dartblur " + " ".join(command[3:]))
     subprocess.run(command, check=True)
 
-    records = [json.loads(line) for line in audit.read_text().splitlines()]
-    covered = [len(record["boxes"]) for record in records]
-    print(f"{audit}: {min(covered)} to {max(covered)} faces a frame, model {records[0]['model']}")
+    header, *records = [json.loads(line) for line in audit.read_text().splitlines()]
+    covered = [len(record["covered"]) for record in records]
+    print(f"{audit}: {min(covered)} to {max(covered)} boxes covered in a frame, model {header['model']}")
     pair = np.concatenate([read_frame(clip, frames // 2), read_frame(result, frames // 2)])
     cv2.imwrite(str(folder / "before-after.png"), pair)
     print(f"{folder / 'before-after.png'}: a frame before (above) and after (below)")

@@ -20,7 +20,7 @@ from dartblur.anonymizer import scale_boxes
 from dartblur.backends.cpu import CpuBackend
 from dartblur.bundle import Manifest, write_bundle
 from dartblur.errors import SinkError
-from dartblur.sample_frames import texture
+from dartblur.measurement.sample_frames import texture
 from dartblur_export.checkpoints import load_detector, load_generator
 from dartblur_export.errors import CheckpointError, ParityError
 from dartblur_export.exporting import ExportArgs, export_bundle

@@ -13,14 +13,7 @@ from hypothesis import strategies as st
 from dartblur import Anonymizer, BackendError, BundleError, FailClosedError, FrameError, load_bundle
 from dartblur.anonymizer import METHODS
 from dartblur.backends.cpu import CpuBackend
-from dartblur.backends.fused import (
-    FusedLook,
-    Layout,
-    check_boxes,
-    covered_rows,
-    found_faces,
-    slots_of,
-)
+from dartblur.backends.fused import FusedLook, Layout, check_boxes, covered_rows, found_faces, slots_of
 from dartblur.backends.fused_cpu import FusedCpuBackend
 from dartblur.boxes import scale_boxes
 from dartblur.detections import Detections

@@ -25,6 +25,8 @@ app = typer.Typer(
 app.command()(run)
 
 _FORWARDED = {
+    "serve": ("serve_command", "Run several streams from a config file, as a service."),
+    "replay": ("replay_command", "Render a recording again from an audit log, edited or not."),
     "doctor": ("doctor", "Show what is installed, which backends work, and why not."),
     "train": ("training", "Train the detector and the learned blur (needs the extra 'train')."),
     "export": ("training", "Make a model bundle of trained weights (needs the extra 'export')."),

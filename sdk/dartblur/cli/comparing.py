@@ -16,8 +16,8 @@ import typer
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from ..comparison import Comparison, Tolerances
     from ..frame import Image
+    from ..measurement.comparison import Comparison, Tolerances
     from .candidates import Candidate
 
 _MOST_SHOWN = 10
@@ -89,7 +89,7 @@ def verify(
 
 
 def _tolerances(candidates: Pair, boxes: float | None, pixels: float | None) -> Tolerances:
-    from ..comparison import Tolerances
+    from ..measurement.comparison import Tolerances
 
     usual = EXACT if all(candidate.exact for candidate in candidates) else ROUNDED
     return Tolerances(
@@ -103,7 +103,7 @@ def _compared(
     candidates: Pair, frames: list[tuple[str, Image]], tolerances: Tolerances
 ) -> tuple[Comparison, dict[str, Any]]:
     """What was found, and the same as plain values for people, programs and passports."""
-    from ..comparison import Subject, compare
+    from ..measurement.comparison import Subject, compare
     from .candidates import UNTOLD
 
     manifest = candidates[0].manifest or candidates[1].manifest or UNTOLD
@@ -148,7 +148,7 @@ def _common_size(a: Candidate, b: Candidate) -> tuple[int, int] | None:
 
 def _own_frames(size: tuple[int, int] | None) -> Iterator[tuple[str, Image]]:
     """Pictures made on the spot, of odd sizes too where all sizes are taken."""
-    from .. import sample_frames
+    from ..measurement import sample_frames
 
     sizes = [size] * 3 if size else [(1280, 720), (417, 243), (701, 1000)]
     for seed, (width, height) in enumerate(sizes):
@@ -161,7 +161,7 @@ def _own_frames(size: tuple[int, int] | None) -> Iterator[tuple[str, Image]]:
 
 
 def _own_frames_are() -> str:
-    from ..sample_frames import has_faces
+    from ..measurement.sample_frames import has_faces
 
     if has_faces():
         return "made on the spot: 3 textures without faces, and 4 pictures of a real face"

@@ -97,7 +97,7 @@ def dataset(
 def encode(source: Path, target: Path, image: NDArray[np.uint8], covered: NDArray[np.float32], quality: int) -> bool:
     """Writes the pixels, upright, as ``dartblur run`` would; see `dartblur_train.dataset.Encoder`."""
     from ..errors import SourceError
-    from ..stream import picture
+    from ..stream.media import picture
 
     _, keep = picture.read(source)
     turned = keep.orientation != 1

@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from ..backends.base import Backend
     from ..backends.loading import BackendChoice
-    from ..benchmark import Measurement
+    from ..measurement.benchmark import Measurement
 
 _SIGNALLED = 128
 _SIZE = (1280, 720)
@@ -59,7 +59,7 @@ def bench(
 
 def _bench(source: str | None, choice: BackendChoice, frames: int) -> dict[str, Any]:
     """What was measured, as plain values."""
-    from ..benchmark import measure
+    from ..measurement.benchmark import measure
 
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dartblur-bench-")))
@@ -78,8 +78,8 @@ def load_backend(choice: BackendChoice) -> Backend:
 
 
 def _clip(folder: Path, frames: int, choice: BackendChoice) -> tuple[str, list[str]]:
+    from ..measurement.sample_frames import has_faces, write_clip
     from ..passport import read_passport
-    from ..sample_frames import has_faces, write_clip
 
     size = read_passport(choice.engine).frame if choice.engine else _SIZE
     write_clip(folder / "clip.mp4", frames, size)
@@ -88,7 +88,7 @@ def _clip(folder: Path, frames: int, choice: BackendChoice) -> tuple[str, list[s
 
 
 def _told(found: Measurement, choice: BackendChoice, backend: Backend, source: str, notes: list[str]) -> dict[str, Any]:
-    from ..machine import describe
+    from ..measurement.machine import describe
 
     if "detect+generate" in found.stages:
         notes.append("detection and generation are one graph, and one stage; it makes patches of all slots")

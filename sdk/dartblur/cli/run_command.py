@@ -3,68 +3,225 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 if TYPE_CHECKING:
-    from ..anonymizer import Anonymizer, Method
-    from ..audit import AuditLog
-    from ..backends.base import Backend
+    from ..anonymizer import Method
     from ..backends.loading import BackendChoice
-    from ..stream import Source, Summary
+    from ..protection.policy import OnFault
+    from ..records.logs import Format
+    from ..session import Session, StreamSettings
+    from ..stream import Summary
+    from ..stream.sinks.encoders import Codec
     from .signals import Stopper
 
 _SIGNALLED = 128
 """Added to a signal's number this is the exit code of shells: 130 for Ctrl-C, 143 for SIGTERM, 129 for a hang-up."""
 
+_FACES, _PROTECTION, _SOURCE, _SINK, _RECORDS = "Faces", "Protection", "Source", "Sinks", "Records"
+
 
 def run(
     source: Annotated[
-        str, typer.Argument(help="Video or picture file, folder, 'dir/*.jpg', or camera: 0, v4l2:///dev/video0.")
+        str,
+        typer.Argument(
+            help="Video or picture file, folder, 'dir/*.jpg'; camera: 0, v4l2:///dev/video0, csi://0, rtsp://, "
+            "http://, gst:PIPELINE."
+        ),
     ],
-    sink: Annotated[str, typer.Argument(help="Video file (.mp4 .mov .mkv .webm .avi), picture file, or folder.")],
-    method: Annotated[str, typer.Option(help="How faces are covered: dart, gaussian, pixelate or solid.")] = "dart",
-    threshold: Annotated[float | None, typer.Option(help="Lowest score of a face, 0..1. Default: the model's.")] = None,
-    box_scale: Annotated[
-        float | None, typer.Option(help="Covered box by face box, 1..4. Default: the model's.")
+    sinks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SINK...",
+            help="Video file (.mp4 .mov .mkv .webm .avi), picture file, folder; http://127.0.0.1:8080 (web page), "
+            "rtsp://, v4l2:///dev/video9, display://0, gst:PIPELINE. A live source may have several.",
+        ),
+    ],
+    method: Annotated[
+        str, typer.Option(help="How faces are covered: dart, gaussian, pixelate or solid.", rich_help_panel=_FACES)
+    ] = "dart",
+    threshold: Annotated[
+        float | None, typer.Option(help="Lowest score of a face, 0..1. Default: the model's.", rich_help_panel=_FACES)
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="Model bundle, folder or zip. Default: the built-in one.")] = None,
+    box_scale: Annotated[
+        float | None,
+        typer.Option(help="Covered box by face box, 1..4. Default: the model's.", rich_help_panel=_FACES),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Model bundle, folder or zip. Default: the built-in one.", rich_help_panel=_FACES),
+    ] = None,
     backend: Annotated[
-        str, typer.Option(help="auto (tensorrt with --engine, else cpu), cpu, tensorrt or onnxruntime-gpu.")
+        str,
+        typer.Option(
+            help="auto (tensorrt with --engine, else cpu), cpu, tensorrt or onnxruntime-gpu.", rich_help_panel=_FACES
+        ),
     ] = "auto",
-    engine: Annotated[Path | None, typer.Option(help="Engine for tensorrt, made with 'dartblur build'.")] = None,
-    quality: Annotated[int, typer.Option(help="Of video: 0 (lossless) .. 51 (worst).")] = 19,
-    audit: Annotated[Path | None, typer.Option(help="Write what was found in each frame to this .jsonl file.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
-    keep_going: Annotated[bool, typer.Option("--keep-going", help="Take what there is of a damaged video.")] = False,
+    engine: Annotated[
+        Path | None, typer.Option(help="Engine for tensorrt, made with 'dartblur build'.", rich_help_panel=_FACES)
+    ] = None,
+    hold: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds that a face stays covered after it was last found. Default: 1 (pictures: 0).",
+            rich_help_panel=_PROTECTION,
+        ),
+    ] = None,
+    lookahead: Annotated[
+        int | None,
+        typer.Option(
+            help="Frames that the output is late, to cover a face before it is first found. Default: 5 for files, 0.",
+            rich_help_panel=_PROTECTION,
+        ),
+    ] = None,
+    on_fault: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of a frame that can't be anonymized: solid, hold, drop or stop. Default: solid for cameras, "
+            "stop for files.",
+            rich_help_panel=_PROTECTION,
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds that anonymizing a frame may take. Default: 1 for cameras, 60 for files.",
+            rich_help_panel=_PROTECTION,
+        ),
+    ] = None,
+    blur_zone: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Always cover x0,y0,x1,y1 (pixels, or percent: 10%,0,50%,100%). Repeatable.",
+            rich_help_panel=_PROTECTION,
+        ),
+    ] = None,
+    clear_zone: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave faces in x0,y0,x1,y1 clear. Repeatable.", rich_help_panel=_PROTECTION),
+    ] = None,
+    self_check: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds between frames that are looked at again after redaction; 0: never. Default: 1 for cameras, "
+            "0 for files.",
+            rich_help_panel=_PROTECTION,
+        ),
+    ] = None,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Take what there is of a damaged video.", rich_help_panel=_SOURCE)
+    ] = False,
+    realtime: Annotated[
+        bool,
+        typer.Option(
+            "--realtime", help="Play a file at its own speed, as if it were a camera.", rich_help_panel=_SOURCE
+        ),
+    ] = False,
+    loop: Annotated[
+        bool, typer.Option("--loop", help="With --realtime: begin anew at the end.", rich_help_panel=_SOURCE)
+    ] = False,
+    rtsp_transport: Annotated[str, typer.Option(help="tcp or udp.", rich_help_panel=_SOURCE)] = "tcp",
+    stall: Annotated[
+        float, typer.Option(help="Seconds without a frame after which a camera is lost.", rich_help_panel=_SOURCE)
+    ] = 5.0,
+    reconnect: Annotated[
+        bool, typer.Option(help="Try again for ever when a camera is lost.", rich_help_panel=_SOURCE)
+    ] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace outputs that exist.", rich_help_panel=_SINK)
+    ] = False,
+    quality: Annotated[
+        int, typer.Option(help="Of video files: 0 (lossless) .. 51 (worst).", rich_help_panel=_SINK)
+    ] = 19,
+    codec: Annotated[str | None, typer.Option(help="h264 or h265.", rich_help_panel=_SINK)] = None,
+    encoder: Annotated[
+        str,
+        typer.Option(help="auto, or a name: libx264, h264_nvenc, nvv4l2h264enc (Jetson), ...", rich_help_panel=_SINK),
+    ] = "auto",
+    bitrate: Annotated[
+        int | None, typer.Option(help="Of pushed streams, bits a second. Default: by size.", rich_help_panel=_SINK)
+    ] = None,
+    segment: Annotated[
+        float | None, typer.Option(help="Seconds of each file of a recording.", rich_help_panel=_SINK)
+    ] = None,
+    pictures: Annotated[str, typer.Option(help="Of a video into a folder: jpg or png.", rich_help_panel=_SINK)] = "jpg",
+    every: Annotated[
+        int, typer.Option(help="Of a video into a folder: one picture in so many frames.", rich_help_panel=_SINK)
+    ] = 1,
+    max_fps: Annotated[
+        float | None,
+        typer.Option(help="Of a video into a folder: at most so many a second.", rich_help_panel=_SINK),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="What the web page asks for. Default: on other addresses than loopback one is made and printed.",
+            envvar="DARTBLUR_TOKEN",
+            show_envvar=True,
+            rich_help_panel=_SINK,
+        ),
+    ] = None,
+    audit: Annotated[
+        Path | None,
+        typer.Option(help="Write what was covered in each frame to this .jsonl file.", rich_help_panel=_RECORDS),
+    ] = None,
+    audit_mb: Annotated[
+        float,
+        typer.Option(help="Of a live source: size of the audit log at which it is rotated.", rich_help_panel=_RECORDS),
+    ] = 50.0,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Serve Prometheus metrics here, such as 127.0.0.1:9090.", rich_help_panel=_RECORDS),
+    ] = None,
+    log_format: Annotated[str, typer.Option(help="text or json.", rich_help_panel=_RECORDS)] = "text",
+    name: Annotated[
+        str, typer.Option(help="Of the stream, in metrics, logs and on the page.", rich_help_panel=_RECORDS)
+    ] = "live",
 ) -> None:
     """Hide the faces of SOURCE and write the result to SINK.
 
-    Sound, subtitles, time stamps, rotation, aspect, colours and tags are kept. The output appears when it is complete:
-    after an error or Ctrl-C there is none. (A camera's recording is finished and kept, and so are the finished
-    pictures of a folder.) The source is never written over.
+    Files: sound, subtitles, time stamps, rotation, aspect, colours and tags are kept. The output appears when it is
+    complete: after an error or Ctrl-C there is none. (The finished pictures of a folder are kept.) The source is never
+    written over. Frames that can't be decoded are left out and counted. A video that was cut short is refused unless
+    --keep-going. A picture of a folder that can't be read is listed, the others are done, and the exit code is 2.
 
-    Frames that can't be decoded are left out and counted. A video that was cut short is refused unless --keep-going.
-    A picture of a folder that can't be read is listed, the others are done, and the exit code is 2.
+    Cameras: the newest frame is anonymized, a lost camera is reconnected, and what can't be anonymized is covered
+    whole. Ctrl-C ends the recording, which is kept.
     """
     from ..backends.loading import BackendChoice
+    from ..session import StreamSettings
+    from ..stream.options import SinkOptions, SourceOptions
     from .signals import Interrupted, on_signals
 
     choice = BackendChoice(backend, model, engine)
-
-    def make(backend: Backend) -> Anonymizer:
-        from ..anonymizer import Anonymizer
-
-        return Anonymizer(backend=backend, method=cast("Method", method), threshold=threshold, box_scale=box_scale)
-
+    settings = StreamSettings(
+        source,
+        tuple(sinks),
+        name=name,
+        method=cast("Method", method),
+        threshold=threshold,
+        box_scale=box_scale,
+        hold=hold,
+        lookahead=lookahead,
+        on_fault=cast("OnFault | None", on_fault),
+        timeout=timeout,
+        self_check=self_check,
+        blur_zones=tuple(blur_zone or ()),
+        clear_zones=tuple(clear_zone or ()),
+        audit=audit,
+        audit_bytes=round(audit_mb * 1e6),
+        source_options=SourceOptions(keep_going, realtime, loop, rtsp_transport, stall, reconnect),
+        sink_options=SinkOptions(
+            overwrite, quality, cast("Codec | None", codec), encoder, bitrate, segment, pictures, every, max_fps, token
+        ),
+    )
     try:
         with on_signals() as stopper:
-            summary = process(source, sink, choice, make, stopper, quality, audit, overwrite, keep_going)
+            summary = process(settings, choice, stopper, metrics, log_format)
     except Interrupted as interrupted:
         print("dartblur: interrupted: nothing unfinished is left", file=sys.stderr)
         raise typer.Exit(_SIGNALLED + interrupted.signal) from None
@@ -73,62 +230,41 @@ def run(
 
 
 def process(
-    source_uri: str,
-    sink_uri: str,
-    choice: BackendChoice,
-    make_anonymizer: Callable[[Backend], Anonymizer],
-    stopper: Stopper,
-    quality: int,
-    audit_path: Path | None,
-    overwrite: bool,
-    keep_going: bool,
+    settings: StreamSettings, choice: BackendChoice, stopper: Stopper, metrics: str | None, log_format: str
 ) -> Summary:
     """Opens everything, runs it, and says what was done."""
-    from ..stream import open_sink, open_source
-    from ..stream import run as run_pipeline
+    from ..records.logs import LogObserver, configure
+    from ..session import Session
     from .progress import progress
 
-    # Whatever is opened later is finished or discarded earlier: the log gets its name after the output that it is of.
-    # The cheap checks come before the model is loaded.
+    configure(cast("Format", log_format))
     with ExitStack() as stack:
-        source = stack.enter_context(open_source(source_uri, keep_going=keep_going))
-        stopper.recording = source.info.live
-        audit = None
-        if audit_path is not None:
-            audit = stack.enter_context(_open_audit(audit_path, source, sink_uri, overwrite))
-        sink = stack.enter_context(open_sink(sink_uri, source, overwrite=overwrite, quality=quality))
-        if source.info.width:
-            choice = replace(choice, frame=(source.info.width, source.info.height))
-        backend = load_backend(choice)
-        stack.callback(backend.close)
-        anonymizer = make_anonymizer(backend)
-        if audit is not None:
-            audit.model = backend.model_name
-        for notice in source.notices + sink.notices:
+        log = LogObserver(settings.name)
+        stack.callback(log.close)
+        session = stack.enter_context(Session(settings, choice, observers=[log]))
+        stopper.recording = session.source.info.live
+        for notice in session.notices:
             print(f"dartblur: {notice}", file=sys.stderr)
-        with progress(source.info.frames) as report:
-            summary = run_pipeline(source, anonymizer, sink, audit=audit, on_progress=report, stop=stopper.event)
-    _tell(summary, sink_uri)
+        if metrics is not None:
+            stack.enter_context(_serve_metrics(metrics, session))
+        with progress(session.source.info.frames) as report:
+            summary = session.run(on_progress=report, stop=stopper.event)
+    _tell(summary, settings)
     return summary
 
 
-def load_backend(choice: BackendChoice) -> Backend:
-    """What runs the model."""
-    from ..backends.loading import load_backend
+def _serve_metrics(address: str, session: Session) -> ExitStack:
+    from ..records.metrics import serve_metrics
 
-    return load_backend(choice)
-
-
-def _open_audit(path: Path, source: Source, sink_uri: str, overwrite: bool) -> AuditLog:
-    from ..audit import AuditLog
-    from ..errors import SinkError
-
-    if path.resolve() == Path(sink_uri).resolve():
-        raise SinkError(f"{path}: the audit log and the output need two names")
-    return AuditLog(path, sources=source.files, overwrite=overwrite)
+    stack = ExitStack()
+    server = stack.enter_context(serve_metrics(address, session.metrics, token=session.settings.sink_options.token))
+    print(f"dartblur: metrics at {server.url}metrics", file=sys.stderr)
+    return stack
 
 
-def _tell(summary: Summary, sink_uri: str) -> None:
+def _tell(summary: Summary, settings: StreamSettings) -> None:
+    from ..stream.uris import shown
+
     for skipped in summary.skipped:
         print(f"dartblur: skipped: {skipped.reason}", file=sys.stderr)
     if summary.skipped:
@@ -138,7 +274,11 @@ def _tell(summary: Summary, sink_uri: str) -> None:
             f"dartblur: {summary.damaged} packets could not be decoded; their frames are not in the output",
             file=sys.stderr,
         )
+    for reason, count in sorted(summary.faults.items()):
+        print(f"dartblur: {count} frames could not be anonymized and are covered whole: {reason}", file=sys.stderr)
+    if summary.dropped:
+        print(f"dartblur: {summary.dropped} frames gave way to newer ones", file=sys.stderr)
     print(
         f"{summary.frames} frames, {summary.faces} faces in {summary.frames_with_faces} frames, "
-        f"{summary.fps:.1f} fps -> {sink_uri}"
+        f"{summary.fps:.1f} fps -> {' '.join(shown(uri) for uri in settings.sinks)}"
     )

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .anonymizer import Anonymizer, Pending
-from .backends.base import Backend
-from .errors import SourceError
-from .frame import Frame, RedactedFrame
-from .stream import Sink, Source, open_sink, open_source, run
-from .stream.image_files import ImageSource
+from ..anonymizer import Anonymizer, Pending
+from ..backends.base import Backend
+from ..errors import SourceError
+from ..frame import Frame, RedactedFrame
+from ..stream import Sink, Source, open_sink, open_source, run
+from ..stream.image_files import ImageSource
 from .timing import ClockedBackend, Watch, clocked_generator
 
 WARM_UP = 3

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .backends.base import Backend, Boxes
-from .boxes import outermost, scale_boxes
-from .detections import Detections
-from .errors import FailClosedError
-from .frame import Image
+from ..backends.base import Backend, Boxes
+from ..boxes import outermost, scale_boxes
+from ..detections import Detections
+from ..errors import FailClosedError
+from ..frame import Image
 
 MATCH_IOU = 0.5
 """Boxes that overlap at least so are of one face."""

@@ -8,8 +8,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from .backends.base import Backend
-from .backends.cpu import CpuBackend
+from ..backends.base import Backend
+from ..backends.cpu import CpuBackend
 
 _BOARD = Path("/proc/device-tree/model")
 """Names the board of a Jetson, whose processor has no name."""

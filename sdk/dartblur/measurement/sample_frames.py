@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .frame import Image
+from ..frame import Image
 
 RATE = 25
 """Frames a second of a clip."""

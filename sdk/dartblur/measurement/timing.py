@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .backends.base import Backend, Boxes, Defaults, Look
-from .backends.cpu import CpuBackend
-from .backends.fused import FusedLook
-from .detections import Detections
-from .frame import Image
+from ..backends.base import Backend, Boxes, Defaults, Look
+from ..backends.cpu import CpuBackend
+from ..backends.fused import FusedLook
+from ..detections import Detections
+from ..frame import Image
 
 
 class Watch:
@@ -77,10 +77,12 @@ class ClockedBackend:
         """The backend's."""
         return self._backend.gpu_frames
 
-    def begin(self, image: Image | Any, threshold: float, boxes: Boxes | None = None) -> ClockedLook:
+    def begin(
+        self, image: Image | Any, threshold: float, boxes: Boxes | None = None, weak: float | None = None
+    ) -> ClockedLook:
         """A look that is timed."""
         started = time.perf_counter()
-        look = self._backend.begin(image, threshold, boxes)
+        look = self._backend.begin(image, threshold, boxes, weak)
         seconds = time.perf_counter() - started
         find, cover = "detect", "generate+composite"
         if isinstance(look, FusedLook):

@@ -18,7 +18,7 @@ SDK = Path(__file__).parents[3] / "sdk"
 _PROGRAM = """
 import sys, time
 import numpy as np
-import dartblur.cli.run_command as command
+import dartblur.session as session
 from dartblur.backends.fake import FakeBackend
 from dartblur.cli import main
 
@@ -35,7 +35,7 @@ def finder(image):
         raise RuntimeError("detector broke")
     return np.array([[8, 8, 40, 40]], np.float32)
 
-command.load_backend = lambda model: FakeBackend(finder)
+session.load_backend = lambda choice: FakeBackend(finder)
 main()
 """
 

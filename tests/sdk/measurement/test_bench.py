@@ -12,15 +12,16 @@ import cv2
 import numpy as np
 import pytest
 
-from dartblur import load_bundle, machine, sample_frames
+from dartblur import load_bundle
 from dartblur.anonymizer import Anonymizer
 from dartblur.backends.cpu import CpuBackend
 from dartblur.backends.fake import FakeBackend
 from dartblur.backends.fused_cpu import FusedCpuBackend
-from dartblur.benchmark import Measurement, Times, measure
 from dartblur.cli import main, measuring
 from dartblur.errors import SourceError
-from dartblur.timing import ClockedBackend, Watch, clocked_generator
+from dartblur.measurement import machine, sample_frames
+from dartblur.measurement.benchmark import Measurement, Times, measure
+from dartblur.measurement.timing import ClockedBackend, Watch, clocked_generator
 
 FACE = np.array([[40, 30, 90, 90]], np.float32)
 FIGURES = {"p50_ms", "p95_ms", "p99_ms", "mean_ms", "fps"}

@@ -13,15 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dartblur import load_bundle, sample_frames
+from dartblur import load_bundle
 from dartblur.backends.base import Defaults, WholeLook
 from dartblur.boxes import outermost, scale_boxes
 from dartblur.bundle import Bundle, sha256, write_bundle
 from dartblur.cli import main
 from dartblur.cli.candidates import parse_candidate
-from dartblur.comparison import Comparison, Subject, Tolerances, _Frame, _matches, compare
 from dartblur.detections import Detections
 from dartblur.errors import FailClosedError, InputError
+from dartblur.measurement import sample_frames
+from dartblur.measurement.comparison import Comparison, Subject, Tolerances, _Frame, _matches, compare
 from dartblur.passport import Passport, bundle_sha256, passport_path, read_passport, write_passport
 
 FACE = [40.3, 30.2, 90.7, 88.9]
@@ -43,7 +44,9 @@ class Scripted:
     depth = 1
     gpu_frames = False
 
-    def begin(self, image: np.ndarray, threshold: float, boxes: np.ndarray | None = None) -> WholeLook:
+    def begin(
+        self, image: np.ndarray, threshold: float, boxes: np.ndarray | None = None, weak: float | None = None
+    ) -> WholeLook:
         return WholeLook(self, image, threshold)
 
     def close(self) -> None:

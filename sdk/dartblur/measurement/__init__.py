@@ -1,0 +1,1 @@
+"""Timing, comparing and describing: what `bench`, `verify` and `doctor` are made of."""
