@@ -57,7 +57,11 @@ def main() -> int:
                 started = time.perf_counter()
                 subprocess.run(command, check=True, capture_output=True)
                 rates[name].append(frames / (time.perf_counter() - started))
-        boxes = [json.loads(line)["boxes"] for line in audit.read_text().splitlines()]
+        boxes = [
+            [face["box"] for face in entry["faces"]]
+            for entry in map(json.loads, audit.read_text().splitlines())
+            if "index" in entry
+        ]
         figures: dict[str, object] = {"frames": frames, "runs": args.runs}
         for name, fps in rates.items():
             figures[name] = {
