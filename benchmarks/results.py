@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument(
-        "--transfer-steps", type=int, default=0, help="training of each pyramidbox and yolo-face; 0: no transfer"
+        "--transfer", action="append", default=[], metavar="FAMILY=STEPS", help="judges the first generator too"
     )
     parser.add_argument("--attack-steps", type=int, default=2000)
     args = parser.parse_args()
@@ -53,11 +53,11 @@ def main() -> int:
     command = f"python benchmarks/results.py DATA/widerface RETINAFACE_WEIGHTS --out runs/results --steps {args.steps} "
     command += f"--batch {args.batch} --seeds {args.seeds} --attack-steps {args.attack_steps}"
     command += "".join(f" \\\n    --generator {text}" for text in args.generator)
-    command += f" \\\n    --transfer-steps {args.transfer_steps}" if args.transfer_steps else ""
+    command += "".join(f" \\\n    --transfer {text}" for text in args.transfer)
     parts = ["# Results", "", INTRO, "", "```sh", command, "```", "", "## Fidelity", ""]
     parts += [fidelity(args, tables)]
-    if args.transfer_steps:
-        parts += ["## Transfer", "", TRANSFER, "", transfer(args), ""]
+    if args.transfer:
+        parts += ["## Transfer", "", TRANSFER, "", *(transfer(args, text) for text in args.transfer)]
     parts += ["## Recovery attack", "", recovery(args)]
     parts += ["## A training step", "", training_step(args)]
     (DOCS / "results.md").write_text("\n".join(parts).rstrip() + "\n")
@@ -87,13 +87,12 @@ def fidelity(args: argparse.Namespace, tables: Path) -> str:
     return "\n".join([table, *caution, *shown, ""])
 
 
-def transfer(args: argparse.Namespace) -> str:
-    """The generator that was trained against RetinaFace, judged by other families."""
-    options = ["--steps", args.transfer_steps, "--batch", args.batch, "--seeds", 1]
+def transfer(args: argparse.Namespace, text: str) -> str:
+    """The generator that was trained against RetinaFace, judged by another family."""
+    family, _, steps = text.partition("=")
+    options = ["--steps", steps, "--batch", args.batch, "--seeds", 1, "--detector", family]
     for method in ("gaussian", args.generator[0]):
         options += ["--method", method]
-    for family in ("yolo-face", "pyramidbox"):
-        options += ["--detector", family]
     return dartblur("evaluate", "fidelity", "--data", args.data, "--out", args.out / "transfer", *options)
 
 

@@ -18,7 +18,7 @@ def main(seconds: float, cameras: list[str]) -> None:
     streams = [dartblur.open(camera, options).anonymize(model) for camera in cameras]
 
     def watch(name: str, stream: dartblur.AnonymizedStream) -> None:
-        faces = sum(len(frame.detections) for frame in stream)
+        faces = sum(frame.detections.faces for frame in stream)
         print(f"{name}: {stream.summary.frames} frames, {faces} faces, {stream.summary.fps:.1f} fps", flush=True)
 
     threads = [threading.Thread(target=watch, args=pair, daemon=True) for pair in zip(cameras, streams, strict=True)]

@@ -20,7 +20,8 @@ class Detections:
         boxes: float32 ``[n, 4]``, xyxy in pixels of the frame, where the face is; the area that is
             overwritten is larger by the anonymizer's box scale.
         scores: float32 ``[n]``, 0..1, sorted from high to low.
-        ids: int64 ``[n]``, the track that each face belongs to, from 1; None where nothing tracks.
+        ids: int64 ``[n]``, the track that each belongs to, from 1; None where nothing tracks. Detections of one track
+            are parts of one face.
     """
 
     boxes: NDArray[np.float32]
@@ -42,6 +43,11 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    @property
+    def faces(self) -> int:
+        """How many different faces they are."""
+        return len(self) if self.ids is None else len(np.unique(self.ids))
 
     @classmethod
     def empty(cls) -> Detections:

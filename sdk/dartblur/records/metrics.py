@@ -69,7 +69,7 @@ class Metrics(Observer):
         now = time.monotonic()
         latency = max(0.0, now - frame.captured)
         with self._lock:
-            faces = len(frame.detections)
+            faces = frame.detections.faces
             self._counts["frames"] += 1
             self._counts["faces"] += faces
             self._counts["frames_with_faces"] += faces > 0

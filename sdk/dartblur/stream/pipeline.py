@@ -86,7 +86,7 @@ class Summary:
     def add(self, frame: RedactedFrame) -> None:
         """Counts a frame."""
         self.frames += 1
-        self.faces += len(frame.detections)
+        self.faces += frame.detections.faces
         self.frames_with_faces += len(frame.detections) > 0
         if frame.fault is not None:
             self.faults[frame.fault] = self.faults.get(frame.fault, 0) + 1

@@ -44,12 +44,12 @@ def _parse(text: str, refuse: type[InputError]) -> tuple[str, int]:
         parts = urlsplit(f"http://{rest}")
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise refuse(f"page: expected http://HOST:PORT, {_EXAMPLE}: {error}") from error
+        raise refuse(f"address: expected http://HOST:PORT, {_EXAMPLE}: {error}") from error
     # What was given isn't shown: it may hold a password or a token.
     if scheme not in ("", "http"):
-        raise refuse(f"page: expected http://HOST:PORT, got {scheme}://: for TLS put a reverse proxy in front of it")
+        raise refuse(f"address: expected http://HOST:PORT, got {scheme}://: for TLS put a reverse proxy in front of it")
     if parts.username is not None or parts.password is not None or parts.query:
-        raise refuse("page: expected http://HOST:PORT alone: give the token by --token or DARTBLUR_TOKEN")
+        raise refuse("address: expected http://HOST:PORT alone: give the token by --token or DARTBLUR_TOKEN")
     if host is None or port is None or parts.path not in ("", "/") or parts.fragment:
         raise refuse(f"{text}: expected http://HOST:PORT, {_EXAMPLE}")
     return host, port
