@@ -8,12 +8,16 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Callable
 from functools import cache
 
 import pytest
+
+# Where the tests are started in the background, Ctrl-C is switched off, and what it does couldn't be tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 _PACKAGES = {

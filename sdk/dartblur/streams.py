@@ -131,6 +131,7 @@ class AnonymizedStream:
         self._handover: _Handover | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._closing, self._closed = threading.Lock(), False
         self.summary = Summary()
 
     def to(self, *sinks: str | Path | Sink, options: SinkOptions | None = None) -> Summary:
@@ -142,7 +143,7 @@ class AnonymizedStream:
         from contextlib import ExitStack
 
         with ExitStack() as stack:
-            stack.callback(self._source.close)
+            stack.callback(self._close_source)
             opened = [
                 stack.enter_context(sink if isinstance(sink, Sink) else self._open(sink, options)) for sink in sinks
             ]
@@ -186,7 +187,14 @@ class AnonymizedStream:
         if self._handover is not None:
             self._handover.lane.stop()
         self._join()
-        self._source.close()
+        self._close_source()
+
+    def _close_source(self) -> None:
+        # Once: the loop's thread and who has called `close` may come here at the same time.
+        with self._closing:
+            if not self._closed:
+                self._closed = True
+                self._source.close()
 
     def __enter__(self) -> AnonymizedStream:
         return self

@@ -68,6 +68,28 @@ def test_leaving_the_loop_ends_the_stream(live, left_threads):
     assert time.monotonic() - began < 3
 
 
+def test_closing_from_two_threads_closes_the_source_once(left_threads):
+    class Slow(Pictures):
+        closings = 0
+
+        def close(self) -> None:
+            self.closings += 1
+            time.sleep(0.05)
+            self.closed = True
+
+    for _ in range(5):
+        source = Slow(100_000, live=True)
+        stream = dartblur.open(source).anonymize(anonymizer())
+        loop = threading.Thread(target=lambda stream=stream: sum(1 for _ in stream))
+        loop.start()
+        time.sleep(0.05)
+        stream.close()
+        assert source.closed
+        loop.join()
+        assert source.closings == 1
+    assert not left_threads()
+
+
 def test_a_block_ends_the_stream_too(left_threads):
     source = Pictures(100_000)
     with dartblur.open(source).anonymize(anonymizer()) as frames:
