@@ -24,7 +24,10 @@ with these one by one; the order of the methods is. Made by one command; how the
 
 Pixelation is shown with 8 x 8 blocks a face (`pixelate`) and with 2 x 2 (`pixelate-2`). The paper states no count of
 blocks; the operational fidelity that it gives for pixelation is 46, which is that of 2 x 2 here; on 102 of these images
-3 x 3 gave 69, 4 x 4 80, 6 x 6 92 and 8 x 8 96. Fine blocks leave more of a face, for detectors and for people alike."""
+3 x 3 gave 69, 4 x 4 80, 6 x 6 92 and 8 x 8 96. Fine blocks leave more of a face, for detectors and for people alike.
+
+`dart` is the built-in model's generator, applied to patches of faces as on a device; `dart-frame` is one that was
+trained for, and is applied to, whole frames as published."""
 TRANSFER = """The first generator, trained against RetinaFace alone, judged by two families that it has never met. Each
 `f` was trained on clear images as the detectors of the table are, from another seed, so the row `clean` says how well
 two such detectors agree."""

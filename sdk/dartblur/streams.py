@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,7 @@ class AnonymizedStream:
         self._handover: _Handover | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._abort, self._starting = threading.Event(), threading.Lock()
         self._closing, self._closed = threading.Lock(), False
         self.summary = Summary()
 
@@ -140,14 +142,13 @@ class AnonymizedStream:
         Raises:
             DartBlurError: a sink can't be opened, or as of iteration.
         """
-        from contextlib import ExitStack
-
-        with ExitStack() as stack:
+        with suppress(StoppedError), ExitStack() as stack:  # that is `close` in another thread: the sinks are discarded
             stack.callback(self._close_source)
             opened = [
                 stack.enter_context(sink if isinstance(sink, Sink) else self._open(sink, options)) for sink in sinks
             ]
             return self._run(opened)
+        return self.summary
 
     def _open(self, uri: str | Path, options: SinkOptions | None) -> Sink:
         return open_sink(uri, self._source, options, metrics=self.metrics)
@@ -183,9 +184,12 @@ class AnonymizedStream:
 
     def close(self) -> None:
         """Ends the stream at once and closes the source; from any thread."""
+        self._abort.set()
         self._source.stop()
-        if self._handover is not None:
-            self._handover.lane.stop()
+        with self._starting:
+            handover = self._handover
+        if handover is not None:
+            handover.lane.stop()
         self._join()
         self._close_source()
 
@@ -203,9 +207,7 @@ class AnonymizedStream:
         self.close()
 
     def _start(self) -> _Handover:
-        if self._handover is not None:
-            raise InputError("a stream is iterated once: open the source again")
-        self._handover = handover = _Handover(self._source.info.live)
+        handover = _Handover(self._source.info.live)
 
         def work() -> None:
             try:
@@ -217,14 +219,26 @@ class AnonymizedStream:
             finally:
                 handover.lane.end()
 
-        self._thread = threading.Thread(target=work, name="dartblur-stream", daemon=True)
-        self._thread.start()
+        with self._starting:
+            if self._handover is not None:
+                raise InputError("a stream is iterated once: open the source again")
+            self._handover = handover
+            self._thread = threading.Thread(target=work, name="dartblur-stream", daemon=True)
+            self._thread.start()
         return handover
 
     def _run(self, sinks: list[Sink]) -> Summary:
         told, protection = self._observers, self._protection
         with guarded(self._anonymizer, protection, self._model, told.on_event) as guard:
-            return run(self._source, guard, sinks, protection=protection, observers=[told], on_progress=self._note())
+            return run(
+                self._source,
+                guard,
+                sinks,
+                protection=protection,
+                observers=[told],
+                on_progress=self._note(),
+                abort=self._abort,
+            )
 
     def _note(self) -> Callable[[Summary], None]:
         def note(summary: Summary) -> None:

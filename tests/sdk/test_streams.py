@@ -90,6 +90,25 @@ def test_closing_from_two_threads_closes_the_source_once(left_threads):
     assert not left_threads()
 
 
+def test_closing_ends_a_stream_whose_detector_hangs():
+    over = threading.Event()
+
+    def hang(image):
+        over.wait(30)
+        return FACE
+
+    stream = dartblur.open(Pictures(1000)).anonymize(dartblur.Anonymizer(backend=FakeBackend(hang)), on_fault="solid")
+    loop = threading.Thread(target=lambda: list(stream))
+    loop.start()
+    time.sleep(0.2)
+    began = time.monotonic()
+    stream.close()
+    loop.join(5)
+    over.set()
+    assert not loop.is_alive()
+    assert time.monotonic() - began < 4
+
+
 def test_a_block_ends_the_stream_too(left_threads):
     source = Pictures(100_000)
     with dartblur.open(source).anonymize(anonymizer()) as frames:

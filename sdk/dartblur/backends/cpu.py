@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import cv2
@@ -49,6 +50,7 @@ class CpuBackend:
                 "export the bundle again"
             )
         self._input: NDArray[np.float32] | None = None
+        self._using = threading.Lock()
 
     def begin(self, image: Image, threshold: float, boxes: Boxes | None = None, weak: float | None = None) -> WholeLook:
         """A look at an image; nothing is done before it is asked for."""
@@ -60,10 +62,11 @@ class CpuBackend:
     def detect(self, image: Image, threshold: float) -> Detections:
         """Faces of an image with at least this score, best first, after non-maximum suppression."""
         size = self._manifest.detector_size(*image.shape[:2])
-        if self._input is None or self._input.shape[1:] != size:
-            self._input = np.empty((3, *size), np.float32)
-        pixels, scale = ops.letterbox(image, size, out=self._input)
-        boxes, scores = self._detector.run(None, {"image": pixels[None]})
+        with self._using:  # its input is one for all: a picture of another thread must not get into it
+            if self._input is None or self._input.shape[1:] != size:
+                self._input = np.empty((3, *size), np.float32)
+            pixels, scale = ops.letterbox(image, size, out=self._input)
+            boxes, scores = self._detector.run(None, {"image": pixels[None]})
         if not np.isfinite(scores).all():
             # Such a score is below any threshold, so its face would be missed without a word.
             raise BackendError("the detector's scores are not finite: the model is broken, export or copy it again")

@@ -143,8 +143,11 @@ class Guard:
         try:
             if isinstance(pending, Exception):
                 raise pending
-            found, held = self._track(pending, frame, predicted)
-            return self._redact(pending, frame, found, held)
+            try:
+                found, held = self._track(pending, frame, predicted)
+                return self._redact(pending, frame, found, held)
+            finally:
+                pending.discard()  # a look that stays open would leave other streams no room
         except Exception as error:
             return _fault(frame, error)
 
@@ -172,14 +175,18 @@ class Guard:
         return self.tracker.update(Detections(found.boxes[allowed], found.scores[allowed]), frame.time, predicted)
 
     def _after_lookahead(self) -> Outcome:
-        waiting, ahead = self._waiting.popleft(), self._sightings.take()
+        waiting = self._waiting.popleft()
         try:
+            ahead = self._sightings.take()
             if waiting.error is not None:
                 raise waiting.error
             held = Coverage.join([waiting.held, ahead])
             boxes = np.concatenate([waiting.found.boxes, held.boxes])
             pending = self._anonymizer.begin(waiting.frame, in_place=True, held=boxes)
-            return self._redact(pending, waiting.frame, waiting.found, held)
+            try:
+                return self._redact(pending, waiting.frame, waiting.found, held)
+            finally:
+                pending.discard()
         except Exception as error:
             return _fault(waiting.frame, error)
 

@@ -82,7 +82,7 @@ class Source(ABC):
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
-        """The frames, upright, in order."""
+        """The frames, upright, in order; each has memory of its own, which is overwritten."""
 
     @property
     def files(self) -> list[Path]:

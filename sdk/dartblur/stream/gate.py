@@ -25,6 +25,7 @@ class Gate:
     Args:
         protection: says what leaves in place of a frame that can't be anonymized.
         leave: called with each frame that leaves.
+        leave_out: called with the reason why a frame doesn't.
         observe: is told of faults.
         name_of: names a frame, by its index, in messages.
         remains: what there is of the output when the stream is stopped, for messages.
@@ -34,11 +35,12 @@ class Gate:
         self,
         protection: Protection,
         leave: Callable[[RedactedFrame], None],
+        leave_out: Callable[[str], None],
         observe: Callable[[Event], None],
         name_of: Callable[[int], str],
         remains: str,
     ) -> None:
-        self._protection, self._leave, self._observe = protection, leave, observe
+        self._protection, self._leave, self._leave_out, self._observe = protection, leave, leave_out, observe
         self._name_of, self._remains = name_of, remains
         self._lock = threading.RLock()
         self._expected: deque[Frame] = deque()
@@ -51,17 +53,28 @@ class Gate:
     @contextmanager
     def working(self) -> Iterator[None]:
         """In this block the anonymizer is at work."""
-        self._busy_since = time.monotonic()
+        with self._lock:
+            self._busy_since = time.monotonic()
         try:
             yield
         finally:
-            self._busy_since = None
+            # Not while its frames are taken away, so that none of a later time leaves before them.
+            with self._lock:
+                self._busy_since = None
 
     @property
     def stuck(self) -> bool:
         """Whether the anonymizer has been at work for longer than it may."""
+        return self._late_by(0.0)
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it has been at work for so long that it won't come back."""
+        return self._late_by(max(_PATIENCE_S, self._protection.timeout or 0.0))
+
+    def _late_by(self, seconds: float) -> bool:
         since, timeout = self._busy_since, self._protection.timeout
-        return since is not None and timeout is not None and time.monotonic() - since > timeout
+        return since is not None and timeout is not None and time.monotonic() - since > timeout + seconds
 
     def expect(self, frame: Frame) -> None:
         """The anonymizer begins with this frame."""
@@ -95,14 +108,23 @@ class Gate:
             while self._expected:
                 self._stand_in(self._expected.popleft(), "time-out", FailClosedError("its result was given up"))
 
-    def take_away(self, more: list[Frame]) -> None:
-        """Settles all frames that the anonymizer has begun with, and more that it hasn't, without it."""
+    def end(self) -> None:
+        """Nothing leaves any more, whoever is still at work."""
+        with self._lock:
+            self._expected.clear()
+
+    def take_away(self, more: Callable[[], list[Frame]]) -> None:
+        """Settles all frames that the anonymizer has begun with, and more that it hasn't, without it; nothing where it
+        has come back meanwhile.
+        """
         error = FailClosedError(f"no result within {self._protection.timeout} s")
         with self._lock:
+            if not self.stuck:
+                return
             reason = "time-out" if self._last else "start-up"
             if self._expected:
                 self.epoch += 1
-            self._expected.extend(more)
+            self._expected.extend(more())
             while self._expected:
                 self._stand_in(self._expected.popleft(), reason, error)
 
@@ -115,13 +137,22 @@ class Gate:
             self._failing = reason
             self._observe(Event("fault", f"{what}: {_INSTEAD[on_fault]}", reason))
         if on_fault == "drop":
+            self._leave_out(reason)
             return
-        fresh = last is not None and abs(frame.time - last.time) <= self._protection.hold
-        if on_fault == "hold" and last is not None and fresh:
+        if on_fault == "hold" and last is not None and self._is_fresh(last, frame):
             self._leave(repeat(last, frame, reason))
         else:
             self._leave(cover_whole(frame, reason))
 
+    def _is_fresh(self, last: RedactedFrame, frame: Frame) -> bool:
+        """Whether the picture before may be shown once more; of a source whose time stands still by the clock."""
+        hold = self._protection.hold
+        passed = frame.time - last.time or frame.captured - last.captured
+        return hold > 0 and abs(passed) <= hold
+
+
+_PATIENCE_S = 2.0
+"""How much longer than it may the anonymizer can take before the stream is ended because of it."""
 
 _INSTEAD = {
     "solid": "frames are covered whole",

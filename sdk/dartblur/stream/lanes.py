@@ -115,8 +115,8 @@ class Crew:
                 self.fail(error)
 
         thread = threading.Thread(target=guarded, name=f"dartblur-{name}", daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
         return thread
 
     def fail(self, error: BaseException) -> None:

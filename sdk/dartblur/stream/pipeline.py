@@ -26,7 +26,7 @@ from ..protection.guard import Guard, Outcome
 from ..protection.policy import Protection
 from .base import Sink, Skipped, Source, SourceInfo
 from .gate import Gate
-from .lanes import Crew, Lane
+from .lanes import Crew, Lane, StoppedError
 from .observers import Event, Observer, Observers
 
 _LANE_LENGTH = 4
@@ -108,6 +108,7 @@ def run(
     observers: Iterable[Observer] = (),
     on_progress: Callable[[Summary], None] | None = None,
     stop: threading.Event | None = None,
+    abort: threading.Event | None = None,
 ) -> Summary:
     """Anonymizes all frames of a source into sinks.
 
@@ -119,6 +120,7 @@ def run(
         observers: are told of every frame before a sink gets it, and of events.
         on_progress: called with the numbers so far, after every frame.
         stop: set it to end reading early; what was read is still written. For cameras.
+        abort: set it to end at once; raises `StoppedError`.
 
     Raises:
         FailClosedError: a frame can't be anonymized, and `Protection.on_fault` is ``stop``; nothing of it has left.
@@ -127,7 +129,7 @@ def run(
     protection = protection_for(source.info) if protection is None else protection
     stage = Guard(anonymizer, protection) if isinstance(anonymizer, Anonymizer) else anonymizer
     sinks = [sinks] if isinstance(sinks, Sink) else list(sinks)
-    return _Run(source, stage, sinks, protection, Observers(observers), on_progress).go(stop)
+    return _Run(source, stage, sinks, protection, Observers(observers), on_progress).go(stop, abort)
 
 
 class _Run:
@@ -149,33 +151,38 @@ class _Run:
         self._clear: Lane[Frame] = Lane(1, self._dropped) if self._live else Lane(_LANE_LENGTH)
         self._lanes = [self._lane_to(sink) for sink in sinks]
         remains = "; ".join(sink.remains for sink in sinks) or "nothing has left"
-        self._gate = Gate(protection, self._leave, observers.on_event, source.name_of, remains)
+        self._gate = Gate(protection, self._leave, self._leave_out, observers.on_event, source.name_of, remains)
         self._began = time.monotonic()
         source.observe = observers.on_event
         for sink in sinks:
             sink.observe = observers.on_event
 
-    def go(self, stop: threading.Event | None) -> Summary:
+    def go(self, stop: threading.Event | None, abort: threading.Event | None) -> Summary:
         source, clear = self._source, self._clear
 
         def look_around() -> None:
             if stop is not None and stop.is_set():
                 source.stop()
-            if self._read_all and not len(clear) and self._gate.stuck and not crew.stopped:
-                self._gate.take_away([])
+            if abort is not None and abort.is_set():
+                crew.fail(StoppedError())
+            ending = not self._live or source.stopping.is_set() or (self._read_all and not len(clear))
+            if ending and self._gate.hangs and not crew.stopped:
                 crew.fail(FailClosedError(f"{source.info.uri}: the anonymizer hangs: stopped"))
 
         self._read_all = False
-        with Crew([clear, *self._lanes], source.stop) as crew:
-            for sink in self._sinks:
-                sink.on_end = source.stop
-            crew.start(lambda: self._read(stop), "read")
-            worker = crew.start(self._anonymize, "anonymize")
-            for sink, lane in zip(self._sinks, self._lanes, strict=True):
-                crew.start(lambda sink=sink, lane=lane: _deliver(lane, sink), "deliver")  # type: ignore[misc]
-            if self._protection.timeout is not None:
-                crew.start(lambda: self._watch(crew, worker), "watch")
-            crew.wait(look_around)
+        try:
+            with Crew([clear, *self._lanes], source.stop) as crew:
+                for sink in self._sinks:
+                    sink.on_end = source.stop
+                crew.start(lambda: self._read(stop), "read")
+                worker = crew.start(self._anonymize, "anonymize")
+                for sink, lane in zip(self._sinks, self._lanes, strict=True):
+                    crew.start(lambda sink=sink, lane=lane: _deliver(lane, sink), "deliver")  # type: ignore[misc]
+                if self._protection.timeout is not None:
+                    crew.start(lambda: self._watch(crew, worker), "watch")
+                crew.wait(look_around)
+        finally:
+            self._gate.end()
         self._summary.damaged = source.damaged
         self._summary.seconds = time.monotonic() - self._began
         return self._summary
@@ -199,17 +206,22 @@ class _Run:
         stage, gate, epoch = self._stage, self._gate, self._gate.epoch
 
         def settle(outcomes: Callable[[], Iterator[Outcome]]) -> None:
-            with gate.working():
-                settled = list(outcomes())
-            for outcome in settled:
-                gate.settle(outcome)
-            give_up()
+            coming = outcomes()
+            while True:
+                with gate.working():  # each frame by itself: it has its own time
+                    outcome = next(coming, None)
+                if outcome is not None:
+                    gate.settle(outcome)
+                give_up()
+                if outcome is None:
+                    return
 
         def give_up() -> None:
             nonlocal epoch
             if gate.epoch != epoch:
                 epoch = gate.epoch
-                stage.abandon()
+                with gate.working():
+                    stage.abandon()
 
         try:
             for frame in self._clear:
@@ -223,7 +235,8 @@ class _Run:
             settle(stage.drain)
             gate.settle_all()
         finally:
-            stage.abandon()
+            with gate.working():
+                stage.abandon()
         for lane in self._lanes:
             lane.end()
 
@@ -233,7 +246,7 @@ class _Run:
         while worker.is_alive() and not crew.stopped:
             time.sleep(_STUCK_POLL_S if self._gate.stuck else pause)
             if self._gate.stuck:
-                self._gate.take_away(self._clear.take_all() if self._live else [])
+                self._gate.take_away(self._clear.take_all if self._live else list)
 
     def _leave(self, frame: RedactedFrame) -> None:
         """A frame that has passed the gate; by one thread at a time."""
@@ -244,6 +257,9 @@ class _Run:
             lane.put(frame)
         if self._on_progress is not None:
             self._on_progress(self._summary)
+
+    def _leave_out(self, reason: str) -> None:
+        self._summary.faults[reason] = self._summary.faults.get(reason, 0) + 1
 
     def _dropped(self, frame: Frame) -> None:
         self._summary.dropped += 1

@@ -157,3 +157,25 @@ def test_what_is_given_up_does_not_come_out():
 def test_options_out_of_range_are_named(options, message):
     with pytest.raises(InputError, match=message):
         Protection(**options)
+
+
+@pytest.mark.parametrize("lookahead", [0, 2])
+def test_a_fault_leaves_room_for_other_streams(lookahead):
+    """Whatever fails: the frame's look is closed, or nobody else would get a turn at a shared model."""
+
+    class Broken:
+        def before(self, frame: Frame) -> None:
+            raise RuntimeError("the self-check has died")
+
+        def after(self, redacted: RedactedFrame) -> None:
+            raise AssertionError
+
+    model = Anonymizer(backend=FakeBackend(lambda image: np.array([FACE], np.float32)), shared=True)
+    guard = Guard(model, Protection(lookahead=lookahead), Broken())  # type: ignore[arg-type]
+    out: list[Outcome] = []
+    for index in range(5):
+        guard.begin(white(index))
+        out += guard.finish()
+    out += guard.drain()
+    assert all(isinstance(outcome, Fault) for outcome in out)
+    assert black(model(white(9)))
