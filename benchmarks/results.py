@@ -84,10 +84,14 @@ def fidelity(args: argparse.Namespace, tables: Path) -> str:
     for picture in sorted(out.glob("*-operational.png")) + sorted(out.glob("*-cycle.png")):
         shutil.copy(picture, tables / picture.name)
         shown.append(f"![{picture.stem}](results/{picture.name})")
-    rows = json.loads((out / "rows.json").read_text())
+    return "\n".join([table, *caution(out), *shown, ""])
+
+
+def caution(folder: Path) -> list[str]:
+    """What is to be said of figures of detectors that have learned too little."""
+    rows = json.loads((folder / "rows.json").read_text())
     ceiling = min(row["post_hoc"][0] for row in rows if row["method"] == "clean")
-    caution = [CAUTION.format(100 * ceiling), ""] if ceiling < ENOUGH else []
-    return "\n".join([table, *caution, *shown, ""])
+    return [CAUTION.format(100 * ceiling), ""] if ceiling < ENOUGH else []
 
 
 def transfer(args: argparse.Namespace, text: str) -> str:
@@ -96,7 +100,8 @@ def transfer(args: argparse.Namespace, text: str) -> str:
     options = ["--steps", steps, "--batch", args.batch, "--seeds", 1, "--detector", family]
     for method in ("gaussian", args.generator[0]):
         options += ["--method", method]
-    return dartblur("evaluate", "fidelity", "--data", args.data, "--out", args.out / "transfer", *options)
+    table = dartblur("evaluate", "fidelity", "--data", args.data, "--out", args.out / "transfer", *options)
+    return "\n".join([table, *caution(args.out / "transfer")])
 
 
 def recovery(args: argparse.Namespace) -> str:
