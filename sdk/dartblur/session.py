@@ -15,7 +15,7 @@ from .backends.loading import BackendChoice, load_backend
 from .errors import InputError, SinkError
 from .protection.guard import guarded
 from .protection.policy import OnFault, Protection
-from .protection.zones import Zones, parse_zone
+from .protection.zones import Zones
 from .records.metrics import Metrics
 from .stream import Sink, Source, Summary, open_sink, open_source, protection_for, run
 from .stream.observers import Observer, Observers
@@ -78,7 +78,7 @@ class StreamSettings:
     @property
     def zones(self) -> Zones:
         """The zones; raises `InputError` for text that is none."""
-        return Zones([parse_zone(text) for text in self.blur_zones], [parse_zone(text) for text in self.clear_zones])
+        return Zones(self.blur_zones, self.clear_zones)
 
     def protection(self, source: Source) -> Protection:
         """How the faces of this source are kept covered."""

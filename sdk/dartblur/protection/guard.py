@@ -22,7 +22,7 @@ import numpy as np
 from ..anonymizer import Anonymizer, Pending
 from ..coverage import Coverage
 from ..detections import Detections
-from ..errors import FailClosedError, InputError, TooManyFacesError
+from ..errors import InputError, TooManyFacesError
 from ..frame import Frame, RedactedFrame
 from .lookahead import Sightings
 from .policy import Protection
@@ -42,7 +42,8 @@ class Fault:
 
     Attributes:
         frame: the clear frame, whose pixels may be half overwritten.
-        reason: in a word, for counting: ``detector-error``, ``too-many-faces``, ``zone``, ``time-out``, ``start-up``.
+        reason: in a word, for counting: ``detector-error``, ``too-many-faces``, or ``input`` for a frame that the model
+            or the zones don't fit.
         error: what was raised.
     """
 
@@ -246,9 +247,6 @@ def guarded(
 
 
 def _fault(frame: Frame, error: Exception) -> Fault:
-    reason = "detector-error"
-    if isinstance(error, TooManyFacesError):
-        reason = "too-many-faces"
-    elif isinstance(error, InputError) and not isinstance(error, FailClosedError):
-        reason = "input"
+    reasons = {TooManyFacesError: "too-many-faces", InputError: "input"}
+    reason = next((reason for kind, reason in reasons.items() if isinstance(error, kind)), "detector-error")
     return Fault(frame, reason, error)

@@ -17,7 +17,8 @@ class Protection:
     """What covers a face that the detector misses, and what leaves in place of a frame that can't be anonymized.
 
     Attributes:
-        hold: seconds that a face stays covered after it was last found. 0: each frame by itself.
+        hold: seconds that a face stays covered after it was last found, for what is certainly a face; down to a quarter
+            of it for what was found once and faintly. 0: each frame by itself.
         lookahead: frames that the output is late, so that a face is covered before it is found for the first time. On a
             GPU the model then runs twice a frame.
         on_fault: what leaves in place of a frame that can't be anonymized: ``solid`` (one colour), ``hold`` (the

@@ -88,7 +88,8 @@ class Tracker:
     the hold.
 
     Args:
-        hold: seconds for which a face stays covered without a detection; 0 holds nothing.
+        hold: seconds for which a face stays covered without a detection; 0 holds nothing. What was found once, just
+            above the threshold, is held for a quarter of it; a good score or eight detections make it all of it.
         threshold: score from which a detection starts a track, 0..1. One detection is enough.
 
     Raises:

@@ -14,11 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from ..errors import SinkError
 from ..frame import Frame, RedactedFrame
 from .observers import Event
 
 _Source = TypeVar("_Source", bound="Source")
 _Sink = TypeVar("_Sink", bound="Sink")
+
+_PATIENCE_S = 1.0
+"""How long the end of a sink's block waits for a thread that is writing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,7 @@ class Sink(ABC):
         self.observe: Callable[[Event], None] = _ignore
         self.on_end: Callable[[], None] = _go_on
         self.notices: list[str] = []
+        self._writing = threading.Lock()
 
     def write(self, frame: RedactedFrame) -> None:
         """Takes one frame.
@@ -135,7 +140,8 @@ class Sink(ABC):
         """
         if not isinstance(frame, RedactedFrame):
             raise TypeError(f"a sink takes RedactedFrame only, got {type(frame).__name__}: anonymize it first")
-        self._write(frame)
+        with self._writing:
+            self._write(frame)
 
     @abstractmethod
     def _write(self, frame: RedactedFrame) -> None:
@@ -153,7 +159,18 @@ class Sink(ABC):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if kind is not None:
+        # A writer that hangs was left behind: to close an encoder under its feet would crash the process.
+        if not self._writing.acquire(timeout=_PATIENCE_S):
+            if kind is None:
+                raise SinkError(f"{self.uri}: still writes after its stream has ended: look at the disk or server")
+            return
+        try:
+            self._commit_or_discard(failed=kind is not None)
+        finally:
+            self._writing.release()
+
+    def _commit_or_discard(self, failed: bool) -> None:
+        if failed:
             self.discard()
             return
         try:

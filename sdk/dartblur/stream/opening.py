@@ -165,9 +165,7 @@ def _file(path: Path, source: Source, options: SinkOptions) -> Sink:
         )
     from .sinks.recording import RecordingSink
 
-    if source.files:
-        source.notices.append("left out: the sound, since a file in real time is recorded as a camera is")
-    return RecordingSink(
+    sink = RecordingSink(
         path,
         overwrite=options.overwrite,
         quality=options.quality,
@@ -175,3 +173,6 @@ def _file(path: Path, source: Source, options: SinkOptions) -> Sink:
         encoder=options.encoder,
         segment=options.segment,
     )
+    if source.files:
+        sink.notices.append(f"{path}: left out: the sound, since a file in real time is recorded as a camera is")
+    return sink

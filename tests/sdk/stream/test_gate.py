@@ -337,3 +337,27 @@ def test_frames_that_are_left_out_are_counted():
         protection = Protection(on_fault="drop", timeout=None)
         summary = run(Camera(30, 0, live=False), anonymizer(fails(3, 4)), shelf, protection=protection)
     assert (summary.frames, summary.faults) == (28, {"detector-error": 2})
+
+
+def test_a_sink_that_hangs_is_left_alone_when_another_fails():
+    """An encoder that is closed while it works crashes the process."""
+    over, closed = threading.Event(), threading.Event()
+
+    class Hanging(Shelf):
+        def _write(self, frame: RedactedFrame) -> None:
+            over.wait(30)
+
+        def discard(self) -> None:
+            closed.set()
+
+    class Full(Shelf):
+        def _write(self, frame: RedactedFrame) -> None:
+            time.sleep(0.05)
+            raise SinkError("full: no space left")
+
+    began = time.monotonic()
+    with pytest.raises(SinkError, match="no space left"), Hanging() as hanging, Full() as full:
+        run(Camera(1000, 0.01), anonymizer(), [hanging, full])
+    assert time.monotonic() - began < 4
+    assert not closed.is_set()
+    over.set()
