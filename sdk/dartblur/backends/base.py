@@ -90,6 +90,30 @@ class Backend(Protocol):
         """Frees the device; looks that are open end. Harmless the second time."""
 
 
+class BackendWrapper:
+    """What a backend that stands before another one, and has one frame under way, tells of it."""
+
+    depth = 1
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @property
+    def defaults(self) -> Defaults:
+        """Those of the backend."""
+        return self._backend.defaults
+
+    @property
+    def model_name(self) -> str:
+        """That of the backend."""
+        return self._backend.model_name
+
+    @property
+    def gpu_frames(self) -> bool:
+        """Whether the backend takes frames in GPU memory."""
+        return self._backend.gpu_frames
+
+
 class Synchronous(Protocol):
     """What `WholeLook` needs of a backend that does one thing after the other."""
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from ..detections import Detections
 from ..frame import Image
-from .base import Backend, Boxes, Defaults, Look
+from .base import Backend, BackendWrapper, Boxes, Look
 
 _PATIENCE_S = 0.2
 
 
-class SharedBackend:
+class SharedBackend(BackendWrapper):
     """A backend that several threads use through anonymizers of their own, which may differ in method and threshold.
 
     Each has one frame under way, and waits for the others where the backend has no room for another. One that hangs
@@ -22,27 +22,10 @@ class SharedBackend:
         backend: runs the model, for one thread at a time.
     """
 
-    depth = 1
-
     def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+        super().__init__(backend)
         self._room = threading.Semaphore(backend.depth)
         self._lock = threading.Lock()
-
-    @property
-    def defaults(self) -> Defaults:
-        """Those of the backend."""
-        return self._backend.defaults
-
-    @property
-    def model_name(self) -> str:
-        """That of the backend."""
-        return self._backend.model_name
-
-    @property
-    def gpu_frames(self) -> bool:
-        """Whether it takes frames in GPU memory."""
-        return self._backend.gpu_frames
 
     def begin(
         self, image: Image | Any, threshold: float, boxes: Boxes | None = None, weak: float | None = None

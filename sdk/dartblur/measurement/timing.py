@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..backends.base import Backend, Boxes, Defaults, Look
+from ..backends.base import Backend, BackendWrapper, Boxes, Look
 from ..backends.cpu import CpuBackend
 from ..backends.fused import FusedLook
 from ..detections import Detections
@@ -46,7 +46,7 @@ class Watch:
         self.spent[stage] = self.spent.get(stage, 0.0) + seconds
 
 
-class ClockedBackend:
+class ClockedBackend(BackendWrapper):
     """A backend whose looks are timed.
 
     The stages are ``detect``, ``generate`` and ``composite``, the last with what cuts out the faces. Where detection
@@ -55,27 +55,8 @@ class ClockedBackend:
     """
 
     def __init__(self, backend: Backend, watch: Watch) -> None:
-        self._backend, self._watch = backend, watch
-
-    @property
-    def defaults(self) -> Defaults:
-        """The backend's."""
-        return self._backend.defaults
-
-    @property
-    def model_name(self) -> str:
-        """The backend's."""
-        return self._backend.model_name
-
-    @property
-    def depth(self) -> int:
-        """One, so that no frame waits for another."""
-        return 1
-
-    @property
-    def gpu_frames(self) -> bool:
-        """The backend's."""
-        return self._backend.gpu_frames
+        super().__init__(backend)
+        self._watch = watch
 
     def begin(
         self, image: Image | Any, threshold: float, boxes: Boxes | None = None, weak: float | None = None

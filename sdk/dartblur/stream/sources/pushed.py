@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from ...errors import FrameError
 from ...frame import Frame, Image, check_image
 from ..base import Source, SourceInfo
+from ..lanes import Lane, StoppedError
 from ..observers import Event
 from ..uris import shown
 
@@ -38,8 +39,8 @@ class PushSource(Source):
     def __init__(self, name: str = "pushed", *, live: bool = True) -> None:
         super().__init__()
         self.info = SourceInfo(shown(name), 0, 0, None, live=live)
-        self._changed = threading.Condition()
-        self._frames: deque[Frame] = deque()
+        self._lane: Lane[Frame] = Lane(1, self._dropped) if live else Lane(_WAITING)
+        self._pushing = threading.Lock()
         self._ended = False
         self._pushed = 0
         self._began: float | None = None
@@ -62,38 +63,33 @@ class PushSource(Source):
         """
         captured = monotonic()
         pixels = _pixels(image, copy)
-        with self._changed:
-            if not self.info.live:
-                self._changed.wait_for(lambda: len(self._frames) < _WAITING or self._closed)
-            if self._closed:
+        with self._pushing:
+            if self._ended:
                 return False
             self._began = captured if self._began is None else self._began
             seconds = max(captured - self._began, self._last + 1e-6) if time is None else float(time)
             if not self._last < seconds < float("inf"):
                 raise FrameError(f"expected a time later than {self._last:g} s, got {seconds:g}: give rising times")
-            dropped = bool(self._frames) and self.info.live
-            if dropped:
-                self._frames.clear()
-            self._frames.append(Frame(pixels, self._pushed, seconds, None, captured))
+            try:
+                self._lane.put(Frame(pixels, self._pushed, seconds, None, captured))
+            except StoppedError:
+                return False
             self._pushed += 1
             self._last = seconds
-            self._changed.notify_all()
-        if dropped:
-            self.observe(Event("dropped", f"{self.info.uri}: a frame was left out, a newer one is there", "source"))
         return True
+
+    def _dropped(self, frame: Frame) -> None:
+        self.observe(Event("dropped", f"{self.info.uri}: a frame was left out, a newer one is there", "source"))
 
     def end(self) -> None:
         """No more frames will come: iteration ends after those that wait."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+        self._ended = True
+        self._lane.end()
 
     def stop(self) -> None:
         """Makes iteration end at once, and wakes who waits in `push`; from any thread."""
-        with self._changed:
-            self.stopping.set()
-            self._frames.clear()
-            self._changed.notify_all()
+        self.stopping.set()
+        self._lane.stop()
 
     def close(self) -> None:
         """Ends it and drops what waits."""
@@ -101,18 +97,8 @@ class PushSource(Source):
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames that were pushed."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._frames or self._closed)
-                if self.stopping.is_set() or not self._frames:
-                    return
-                frame = self._frames.popleft()
-                self._changed.notify_all()
-            yield frame
-
-    @property
-    def _closed(self) -> bool:
-        return self._ended or self.stopping.is_set()
+        with suppress(StoppedError):
+            yield from self._lane
 
 
 def _pixels(image: Any, copy: bool) -> Image:
