@@ -179,7 +179,10 @@ class AnonymizedStream:
             await asyncio.to_thread(self.close)
 
     def stop(self) -> None:
-        """Makes the stream end soon, as if the source had ended: what was read still leaves. From any thread."""
+        """Makes the stream end soon, as if the source had ended: what was read still leaves. From any thread.
+
+        A video that a file is to become as a whole is not written then, and `to` raises SinkError.
+        """
         self._source.stop()
 
     def close(self) -> None:

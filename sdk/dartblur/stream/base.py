@@ -118,11 +118,13 @@ class Sink(ABC):
         uri: what the sink was opened by.
         notices: what the output does not carry, one line each.
         remains: what there is of it after a run that failed, for messages.
+        whole: whether its output is finished only with all frames of a file: stopping the file early is then an error.
         observe: is told of events; whoever runs the sink sets it.
         on_end: to be called when whoever looks at the sink wants the stream to end; whoever runs the sink sets it.
     """
 
     remains = "nothing was written"
+    whole = False
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -155,12 +157,16 @@ class Sink(ABC):
     def discard(self) -> None:
         """Removes what isn't finished."""
 
+    def _abandon(self) -> None:  # noqa: B027 (most sinks leave nothing behind)
+        """Removes what isn't finished while a thread that hangs still writes: nothing that it uses may be closed."""
+
     def __enter__(self: _Sink) -> _Sink:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         # A writer that hangs was left behind: to close an encoder under its feet would crash the process.
         if not self._writing.acquire(timeout=_PATIENCE_S):
+            self._abandon()
             if kind is None:
                 raise SinkError(f"{self.uri}: still writes after its stream has ended: look at the disk or server")
             return

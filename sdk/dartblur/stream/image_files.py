@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from glob import glob
 from pathlib import Path
@@ -12,6 +13,9 @@ from ..frame import Frame, RedactedFrame
 from .base import Sink, Skipped, Source, SourceInfo
 from .media import picture
 from .media.files import PendingFile, check_target, reason
+
+Shelf = deque[tuple[int, picture.Keep]]
+"""Numbers of frames, and what their outputs have to keep."""
 
 
 class ImageSource(Source):
@@ -31,7 +35,7 @@ class ImageSource(Source):
         self.root, self.deep = root, deep
         self.paths = list(paths)
         self.info = SourceInfo(uri=uri, width=0, height=0, frames=len(self.paths), moving=False)
-        self._kept: dict[int, picture.Keep] = {}
+        self._shelves: list[Shelf] = []
         self._done: list[Path] = []
 
     def __iter__(self) -> Iterator[Frame]:
@@ -50,7 +54,8 @@ class ImageSource(Source):
                 continue
             index = len(self._done)
             self._done.append(path)
-            self._kept[index] = keep
+            for shelf in self._shelves:
+                shelf.append((index, keep))
             yield Frame(image, index)
 
     @property
@@ -62,15 +67,17 @@ class ImageSource(Source):
         """The file of this frame."""
         return str(self._done[index])
 
-    def take(self, index: int) -> picture.Keep:
-        """What the output of this frame has to keep; asked once."""
-        return self._kept.pop(index)
+    def shelf(self) -> Shelf:
+        """Whoever writes the pictures finds here what their outputs have to keep; ask before the source is read."""
+        self._shelves.append(deque())
+        return self._shelves[-1]
 
 
 class ImageSink(Sink):
     """Writes pictures: one file to a file, several into a folder with the layout of their source.
 
-    Every picture is written whole or not at all. When a run over a folder fails, those that were done stay.
+    Every picture is written whole or not at all. When a run over a folder fails, those that were done stay. What stands
+    in for a picture that couldn't be anonymized is opaque, and carries no notes of it.
 
     Args:
         path: a file for a single picture, otherwise a folder, which is made if need be.
@@ -93,9 +100,10 @@ class ImageSink(Sink):
         else:
             self.remains = "this picture was not written; those that were finished before it stay"
             self._check_folder(source.root)
+        self._shelf = source.shelf()
 
     def _write(self, frame: RedactedFrame) -> None:
-        keep = self._source.take(frame.index)
+        keep = self._keep_of(frame)
         target = self._target(keep.path)
         try:
             self._make(target.parent)
@@ -115,13 +123,23 @@ class ImageSink(Sink):
 
     def discard(self) -> None:
         """Removes the picture that isn't finished, and the folders that were made for nothing."""
-        if self._pending is not None:
-            self._pending.discard()
+        self._abandon()
         for folder in reversed(self._made):
             try:
                 folder.rmdir()
             except OSError:
                 return  # it holds finished pictures
+
+    def _abandon(self) -> None:
+        if self._pending is not None:
+            self._pending.discard()
+
+    def _keep_of(self, frame: RedactedFrame) -> picture.Keep:
+        while self._shelf:
+            index, keep = self._shelf.popleft()
+            if index == frame.index:  # those before it were left out
+                return keep if frame.fault is None else keep.without_content()
+        raise SinkError(f"{self.uri}: expected frames that were read after it was opened, got frame {frame.index}")
 
     def _target(self, path: Path) -> Path:
         return self._path if self._source.root is None else self._path / path.relative_to(self._source.root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from .uris import after_scheme, scheme_of, shown
 if TYPE_CHECKING:
     from ..records.metrics import Metrics
 
+_NUMBER = re.compile(r"\d+(\?\w+=.*)?")
+"""A camera's number, and perhaps a mode; ``1?.png`` is a pattern."""
 _NETWORK = {"rtsp", "rtsps", "rtspt", "rtspu", "http", "https"}
 
 
@@ -25,8 +28,8 @@ def open_source(uri: str | Path, options: SourceOptions | None = None) -> Source
 
     Args:
         uri: a video or picture file, a folder of pictures, a pattern (``'dir/*.jpg'``); or a camera: its number
-            (``0``), ``v4l2:///dev/video0``, ``csi://0`` (Jetson), ``rtsp://``, ``http://`` (MJPEG, or any video),
-            ``gst:PIPELINE``.
+            (``0``, or ``0?size=1280x720&fps=30``), ``v4l2:///dev/video0``, ``csi://0`` (Jetson), ``rtsp://``,
+            ``http://`` (MJPEG, or any video), ``gst:PIPELINE``.
         options: how it is read.
 
     Raises:
@@ -52,7 +55,7 @@ def open_source(uri: str | Path, options: SourceOptions | None = None) -> Source
 
 def _source(text: str, options: SourceOptions) -> Source:
     scheme, stall, reconnect = scheme_of(text), options.stall, options.reconnect
-    if text.isdigit() and not Path(text).exists():
+    if _NUMBER.fullmatch(text) and not Path(text).exists():
         return camera(text, stall=stall, reconnect=reconnect)
     if scheme == "v4l2":
         return camera(after_scheme(text), stall=stall, reconnect=reconnect)
@@ -149,7 +152,12 @@ def _file(path: Path, source: Source, options: SinkOptions) -> Sink:
         from .sinks.live_images import LiveImageSink
 
         return LiveImageSink(
-            path, overwrite=options.overwrite, format=options.pictures, every=options.every, max_fps=options.max_fps
+            path,
+            sources=source.files,
+            overwrite=options.overwrite,
+            format=options.pictures,
+            every=options.every,
+            max_fps=options.max_fps,
         )
     container_for(path)
     if isinstance(source, VideoSource):
@@ -167,6 +175,7 @@ def _file(path: Path, source: Source, options: SinkOptions) -> Sink:
 
     sink = RecordingSink(
         path,
+        sources=source.files,
         overwrite=options.overwrite,
         quality=options.quality,
         codec=options.codec,

@@ -8,7 +8,7 @@
 Lanes are short and bounded. Of a file nothing is lost: a stage that is ahead waits. A live source goes on: of its clear
 frames the newest is anonymized and older ones are dropped, and each sink has a lane of its own, from which the oldest
 redacted frame is dropped, so that no sink holds up another. When any stage fails, all end within a second and its error
-is raised.
+is raised. A sink that hangs when a live source has ended is left behind, once the others have all of their frames.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..anonymizer import Anonymizer
-from ..errors import FailClosedError
+from ..errors import FailClosedError, SinkError
 from ..frame import Frame, RedactedFrame
 from ..protection.guard import Guard, Outcome
 from ..protection.policy import Protection
@@ -32,6 +32,9 @@ from .observers import Event, Observer, Observers
 _LANE_LENGTH = 4
 _LIVE_SINK_LANE_LENGTH = 8
 """Redacted frames that may wait for a sink of a live stream: a keyframe's or a disk's hiccup."""
+
+_SINK_PATIENCE_S = 10.0
+"""How long a sink may take for a frame of a live source that has ended."""
 
 _STUCK_POLL_S = 0.02
 """While the anonymizer hangs, frames of a live source are covered whole this often: 50 a second at most."""
@@ -119,12 +122,14 @@ def run(
         protection: how faces are kept covered; None: as `protection_for` says.
         observers: are told of every frame before a sink gets it, and of events.
         on_progress: called with the numbers so far, after every frame.
-        stop: set it to end reading early; what was read is still written. For cameras.
+        stop: set it to end reading early, as whoever looks at a sink may do too; what was read is still written. A file
+            that is to become another one as a whole can't be ended so.
         abort: set it to end at once; raises `StoppedError`.
 
     Raises:
         FailClosedError: a frame can't be anonymized, and `Protection.on_fault` is ``stop``; nothing of it has left.
-        SourceError, SinkError: a file can't be read on or written on.
+        SourceError, SinkError: a file can't be read on or written on; a sink hangs when a live source has ended; or a
+            file was stopped before its end, and a sink needs all of it (`Sink.whole`).
     """
     protection = protection_for(source.info) if protection is None else protection
     stage = Guard(anonymizer, protection) if isinstance(anonymizer, Anonymizer) else anonymizer
@@ -149,7 +154,8 @@ class _Run:
         self._summary = Summary(skipped=source.skipped)
         self._live, self._protection = source.info.live, protection
         self._clear: Lane[Frame] = Lane(1, self._dropped) if self._live else Lane(_LANE_LENGTH)
-        self._lanes = [self._lane_to(sink) for sink in sinks]
+        self._deliveries = [_Delivery(sink, self._lane_to(sink)) for sink in sinks]
+        self._read_all = self._cut = False
         remains = "; ".join(sink.remains for sink in sinks) or "nothing has left"
         self._gate = Gate(protection, self._leave, self._leave_out, observers.on_event, source.name_of, remains)
         self._began = time.monotonic()
@@ -168,36 +174,55 @@ class _Run:
             ending = not self._live or source.stopping.is_set() or (self._read_all and not len(clear))
             if ending and self._gate.hangs and not crew.stopped:
                 crew.fail(FailClosedError(f"{source.info.uri}: the anonymizer hangs: stopped"))
+            if self._live and not worker.is_alive() and not crew.stopped:
+                self._leave_behind(crew)
 
-        self._read_all = False
         try:
-            with Crew([clear, *self._lanes], source.stop) as crew:
+            with Crew([clear, *(delivery.lane for delivery in self._deliveries)], source.stop) as crew:
                 for sink in self._sinks:
                     sink.on_end = source.stop
                 crew.start(lambda: self._read(stop), "read")
                 worker = crew.start(self._anonymize, "anonymize")
-                for sink, lane in zip(self._sinks, self._lanes, strict=True):
-                    crew.start(lambda sink=sink, lane=lane: _deliver(lane, sink), "deliver")  # type: ignore[misc]
+                for delivery in self._deliveries:
+                    crew.start(delivery.work, "deliver")
                 if self._protection.timeout is not None:
                     crew.start(lambda: self._watch(crew, worker), "watch")
                 crew.wait(look_around)
         finally:
             self._gate.end()
+        self._check_end()
         self._summary.damaged = source.damaged
         self._summary.seconds = time.monotonic() - self._began
         return self._summary
+
+    def _leave_behind(self, crew: Crew) -> None:
+        """Ends all by an error when every sink has its frames, but for some that hang."""
+        hanging = [delivery for delivery in self._deliveries if delivery.hangs]
+        if hanging and not any(delivery.busy for delivery in self._deliveries if delivery not in hanging):
+            names = ", ".join(delivery.sink.uri for delivery in hanging)
+            crew.fail(SinkError(f"{names}: no frame taken for {_SINK_PATIENCE_S:g} s: look at the disk or server"))
+
+    def _check_end(self) -> None:
+        """Nothing may look finished that isn't."""
+        wholes = [] if self._live or not self._cut else [sink for sink in self._sinks if sink.whole]
+        if wholes:
+            what = f"{self._source.info.uri} was stopped before its end, after {self._summary.frames} frames"
+            raise SinkError("; ".join(f"{sink.uri}: {what}: {sink.remains}" for sink in wholes))
 
     def _read(self, stop: threading.Event | None) -> None:
         """Stage 1."""
         size: tuple[int, ...] | None = None
         for frame in self._source:
-            if self._source.stopping.is_set() or (stop is not None and stop.is_set()):
+            if stop is not None and stop.is_set():
+                self._source.stop()
+            if self._source.stopping.is_set():
                 break
             if self._live and size is not None and size != frame.image.shape[:2]:
                 height, width = frame.image.shape[:2]
                 self._observers.on_event(Event("resized", f"{self._source.info.uri}: frames are now {width}x{height}"))
             size = frame.image.shape[:2]
             self._clear.put(frame)
+        self._cut = self._source.stopping.is_set()
         self._clear.end()
         self._read_all = True
 
@@ -237,8 +262,8 @@ class _Run:
         finally:
             with gate.working():
                 stage.abandon()
-        for lane in self._lanes:
-            lane.end()
+        for delivery in self._deliveries:
+            delivery.lane.end()
 
     def _watch(self, crew: Crew, worker: threading.Thread) -> None:
         """Lets something else out while the anonymizer hangs."""
@@ -253,8 +278,8 @@ class _Run:
         self._summary.add(frame)
         self._summary.seconds = time.monotonic() - self._began
         self._observers.on_frame(frame, self._source.name_of(frame.index))
-        for lane in self._lanes:
-            lane.put(frame)
+        for delivery in self._deliveries:
+            delivery.lane.put(frame)
         if self._on_progress is not None:
             self._on_progress(self._summary)
 
@@ -275,7 +300,27 @@ class _Run:
         return Lane(_LIVE_SINK_LANE_LENGTH, dropped)
 
 
-def _deliver(lane: Lane[RedactedFrame], sink: Sink) -> None:
-    """Stage 3, one for each sink."""
-    for frame in lane:
-        sink.write(frame)
+class _Delivery:
+    """Stage 3, one for each sink: takes frames from its lane to it."""
+
+    def __init__(self, sink: Sink, lane: Lane[RedactedFrame]) -> None:
+        self.sink, self.lane = sink, lane
+        self._since: float | None = None
+
+    def work(self) -> None:
+        """Until the lane ends."""
+        for frame in self.lane:
+            self._since = time.monotonic()
+            self.sink.write(frame)
+            self._since = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are frames that the sink hasn't written."""
+        return self._since is not None or len(self.lane) > 0
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it has been at a frame for so long that it won't come back."""
+        since = self._since
+        return since is not None and time.monotonic() - since > _SINK_PATIENCE_S

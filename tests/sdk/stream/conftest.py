@@ -54,12 +54,15 @@ def make_clip(
     colours: tuple[int, int, int, int] = (1, 1, 1, 1),
     matrix: Sequence[int] | None = None,
     sound: bool = False,
+    sound_s: float | None = None,
     options: dict[str, str] | None = None,
     metadata: dict[str, str] | None = None,
     more_videos: int = 0,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """A video; `colours` are primaries, transfer, matrix and range as H.273 numbers them."""
+    """A video; `colours` are primaries, transfer, matrix and range as H.273 numbers them. Its sound lasts as long as it
+    does, or `sound_s` seconds.
+    """
     primaries, transfer, space, full = colours
     with av.open(str(path), "w", container_options=container_options or {}) as container:
         container.metadata.update(metadata or {})
@@ -75,7 +78,7 @@ def make_clip(
                 stream.set_display_matrix(matrix)
             streams.append(stream)
         if sound:
-            audio, waves = _sound(container, float(pts[-1] * time_base))
+            audio, waves = _sound(container, float(pts[-1] * time_base) if sound_s is None else sound_s)
         for stream in streams:
             for index, stamp in enumerate(pts):
                 image = av.VideoFrame.from_ndarray(pattern(stream.width, stream.height, index), format="bgr24")

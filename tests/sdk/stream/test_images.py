@@ -1,15 +1,20 @@
 """Pictures keep their notes and lose every other picture of the face."""
 
+import gc
 import io
 import os
+from contextlib import ExitStack
 
 import numpy as np
 import piexif
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
+from dartblur.anonymizer import Anonymizer
+from dartblur.backends.fake import FakeBackend
 from dartblur.errors import SinkError, SourceError
-from dartblur.stream import open_source
+from dartblur.stream import Sink, open_sink, open_source, protection_for, run
+from dartblur.stream.media import picture as picture_files
 from dartblur.stream.media.orientation import from_display_matrix, to_stored, to_upright
 
 MARK = b"\xff\xd8CLEAR-FACE-PREVIEW" * 40
@@ -344,3 +349,91 @@ def test_a_folder_that_cannot_be_listed_is_named(tools, folder, tmp_path):
     with open_source(folder) as source:
         assert any("deep" in notice and "can't be listed" in notice for notice in source.notices)
     (folder / "deep").chmod(0o700)
+
+
+class Broken(FakeBackend):
+    """Anonymizes nothing."""
+
+    def detect(self, image, threshold):
+        raise RuntimeError("broke")
+
+
+def anonymize_all(source, targets, on_fault="solid", backend=None):
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_source(source))
+        sinks = [stack.enter_context(open_sink(target, opened)) for target in targets]
+        protection = protection_for(opened.info).with_options(on_fault=on_fault)
+        summary = run(opened, Anonymizer(backend=backend or FakeBackend()), sinks, protection=protection)
+    return opened, summary
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tiff", ".jpg"])
+def test_nothing_of_a_picture_leaves_that_could_not_be_anonymized(tools, tmp_path, suffix):
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    clear = picture(tools, "RGB" if suffix == ".jpg" else "RGBA")
+    if suffix != ".jpg":
+        clear.putalpha(clear.getchannel("G"))  # the picture can be seen in its transparency
+    clear.save(source, exif=exif(6, thumbnail(clear.convert("RGB"))))
+    _, summary = anonymize_all(source, [target], backend=Broken())
+    assert sum(summary.faults.values()) == 1
+    written = opened(target)
+    assert written.size == (clear.height, clear.width), "as it is seen"
+    pixels = np.array(written.convert("RGBA"))
+    assert np.ptp(pixels.reshape(-1, 4), 0).max() == 0
+    assert pixels[0, 0, 3] == 255
+    for note in (b"Camera", b"2024:01:02", b"CLEAR-FACE"):
+        assert note not in target.read_bytes()
+
+
+def test_several_outputs_of_the_same_pictures(folder, tmp_path):
+    anonymize_all(folder, [tmp_path / "one", tmp_path / "two"])
+    one, two = (sorted(p.relative_to(tmp_path / n) for p in (tmp_path / n).rglob("*.*")) for n in ("one", "two"))
+    assert one == two
+    assert len(one) > 1
+    for path in one:
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
+
+
+class Nowhere(Sink):
+    def _write(self, frame):
+        pass
+
+    def commit(self):
+        pass
+
+    def discard(self):
+        pass
+
+
+def test_notes_of_pictures_do_not_pile_up_where_none_are_written(folder):
+    with open_source(folder) as source, Nowhere("nowhere") as sink:
+        assert run(source, Anonymizer(backend=FakeBackend()), sink).frames > 1
+        gc.collect()
+        assert not [thing for thing in gc.get_objects() if isinstance(thing, picture_files.Keep)]
+
+
+def test_pictures_that_are_left_out_do_not_shift_the_others(tools, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(4):
+        notes = piexif.dump({"0th": {piexif.ImageIFD.Make: b"Camera %d" % number}})
+        picture(tools, size=(64, 48)).save(source / f"{number}.jpg", exif=notes)
+    count = iter(range(4))
+
+    def second_breaks(image):
+        if next(count) == 1:
+            raise RuntimeError("broke")
+        return []
+
+    anonymize_all(source, [tmp_path / "out"], on_fault="drop", backend=FakeBackend(second_breaks))
+    written = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in written] == ["0.jpg", "2.jpg", "3.jpg"]
+    for path in written:
+        assert opened(path).getexif()[ExifTags.Base.Make] == f"Camera {path.stem}"
+
+
+def test_a_frame_that_was_read_before_the_output_was_opened_is_named(folder, tmp_path):
+    with open_source(folder) as source:
+        redacted = Anonymizer(backend=FakeBackend())(next(iter(source)))
+        with pytest.raises(SinkError, match="read after it was opened"), open_sink(tmp_path / "out", source) as sink:
+            sink.write(redacted)

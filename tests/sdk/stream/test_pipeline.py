@@ -4,6 +4,7 @@ import threading
 import time
 import typing
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from dartblur.backends.fake import FakeBackend
 from dartblur.errors import FailClosedError, SinkError, SourceError
 from dartblur.frame import Frame
 from dartblur.stream import Sink, Source, SourceInfo, run
+from dartblur.stream.sources.pushed import PushSource
 
 
 class Numbers(Source):
@@ -151,3 +153,92 @@ def test_all_pixels_are_the_frames_own_overwritten():
     run(One(1), anonymizer(), Shelf())
     assert not clear[0][:4, :4].any()
     assert (clear[0][4:] == 200).all()
+
+
+def stopped(how, source, *sinks):
+    """A run that is stopped after some frames: by whoever runs it, or by whoever looks at the first sink."""
+    stop = threading.Event()
+    end = {"stop": stop.set, "viewer": lambda: sinks[0].on_end(), "source": source.stop}[how]
+
+    def progress(so_far):
+        if so_far.frames == 5:
+            end()
+
+    return run(source, anonymizer(), sinks, on_progress=progress, stop=stop)
+
+
+@pytest.mark.parametrize("how", ["stop", "viewer", "source"])
+def test_a_file_that_is_stopped_early_leaves_nothing_that_looks_finished(how):
+    whole, viewer = Shelf(), Shelf()
+    whole.whole = True
+    message = r"^shelf: numbers was stopped before its end, after \d+ frames: nothing was written$"
+    with pytest.raises(SinkError, match=message), whole, viewer:
+        stopped(how, Numbers(10_000, wait=0.001), viewer, whole)
+    assert whole.end == viewer.end == "discarded"
+
+
+@pytest.mark.parametrize("how", ["stop", "viewer", "source"])
+def test_a_live_source_that_is_stopped_is_finished(how):
+    source, whole = Numbers(10_000, wait=0.001), Shelf()
+    source.info = replace(source.info, live=True)
+    whole.whole = True
+    with whole:
+        stopped(how, source, whole)
+    assert whole.end == "committed"
+
+
+def test_a_stop_that_comes_when_all_was_read_changes_nothing():
+    source, whole = Numbers(), Shelf(wait=0.01)
+    whole.whole = True
+
+    def progress(so_far):
+        if so_far.frames == 20:
+            source.stop()
+
+    with whole:
+        run(source, anonymizer(), whole, on_progress=progress)
+    assert whole.end == "committed"
+    assert whole.indices == list(range(20))
+
+
+class Hanging(Sink):
+    """Takes its first frame for ever."""
+
+    def __init__(self, released):
+        super().__init__("hanging")
+        self.released = released
+        self.end = ""
+
+    def _write(self, frame):
+        self.released.wait()
+
+    def commit(self):
+        self.end = "committed"
+
+    def discard(self):
+        self.end = "discarded"
+
+    def _abandon(self):
+        self.end = "abandoned"
+
+
+def test_a_sink_that_hangs_does_not_hold_up_the_end(monkeypatch):
+    monkeypatch.setattr("dartblur.stream.pipeline._SINK_PATIENCE_S", 0.3)
+    released, slow = threading.Event(), Shelf(wait=0.2)
+    source, hanging = PushSource("camera"), Hanging(released)
+    pusher = threading.Thread(target=lambda: [push_one(source, index) for index in range(20)])
+    pusher.start()
+    began = time.monotonic()
+    with pytest.raises(SinkError, match=r"^hanging: no frame taken for 0\.3 s: "), slow, hanging:
+        run(source, anonymizer(), [hanging, slow], on_progress=lambda so_far: so_far.frames == 8 and source.stop())
+    released.set()
+    pusher.join()
+    assert time.monotonic() - began < 8
+    assert hanging.end == "abandoned"
+    assert slow.indices[-8:] == list(range(slow.indices[-8], slow.indices[-8] + 8)), "what waited was written"
+    assert len(slow.indices) >= 8
+
+
+def push_one(source, index):
+    time.sleep(0.02)
+    source.push(np.full((8, 8, 3), index, np.uint8))

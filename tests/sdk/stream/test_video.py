@@ -1,6 +1,8 @@
 """A video keeps everything but its faces."""
 
 import io
+import threading
+import time
 from fractions import Fraction
 
 import av
@@ -8,8 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dartblur.anonymizer import Anonymizer
+from dartblur.backends.fake import FakeBackend
 from dartblur.errors import SinkError, SourceError
-from dartblur.stream import open_source
+from dartblur.stream import Sink, open_sink, open_source, run
+from dartblur.stream.lanes import StoppedError
 
 QUARTER = (0, 65536, 0, -65536, 0, 0, 0, 0, 1 << 30)  # to be turned clockwise by 90 degrees
 FREE = [0, 3000, 4000, 9000, 9500, 20000, 21000, 36000, 36100, 50000]
@@ -348,3 +353,62 @@ def test_segments_are_for_live_sources(tools, clip, tmp_path):
 def test_an_unknown_scheme_is_named():
     with pytest.raises(SourceError, match="another scheme"):
         open_source("ftp://host/file.mp4")
+
+
+def test_a_video_that_is_stopped_early_is_not_there(tools, clip, tmp_path):
+    viewer = Viewer(after=5)
+    with (
+        pytest.raises(SinkError, match=r"out\.mp4: .*clip\.mp4 was stopped before its end, .*: nothing was written"),
+        open_source(clip) as source,
+        open_sink(tmp_path / "out.mp4", source) as sink,
+        viewer,
+    ):
+        run(source, Anonymizer(backend=FakeBackend()), [sink, viewer])
+    assert not list(tmp_path.iterdir())
+
+
+def test_looking_at_a_part_of_a_video_is_no_error(clip):
+    with open_source(clip) as source, Viewer(after=5) as viewer:
+        assert run(source, Anonymizer(backend=FakeBackend()), viewer).frames < 30
+
+
+class Viewer(Sink):
+    """Somebody looks at so many pictures, and then closes the window."""
+
+    def __init__(self, after):
+        super().__init__("display://0")
+        self.left = after
+
+    def _write(self, frame):
+        time.sleep(0.02)
+        self.left -= 1
+        if self.left == 0:
+            self.on_end()
+
+    def commit(self):
+        pass
+
+    def discard(self):
+        pass
+
+
+def test_no_unfinished_file_stays_though_its_writer_hangs(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("dartblur.stream.base._PATIENCE_S", 0.1)
+    released, abort = threading.Event(), threading.Event()
+    source = open_source(clip)
+    sink = open_sink(tmp_path / "out.mp4", source)
+    from_bgr = sink._from_bgr
+
+    def hang(image):
+        abort.set()
+        released.wait()
+        return from_bgr(image)
+
+    sink._from_bgr = hang
+    with pytest.raises(StoppedError), source, sink:
+        run(source, Anonymizer(backend=FakeBackend()), sink, abort=abort)
+    assert not list(tmp_path.iterdir())
+    released.set()
+    with sink._writing:
+        sink.discard()
+    assert not list(tmp_path.iterdir())

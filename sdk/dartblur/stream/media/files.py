@@ -26,10 +26,15 @@ def check_target(target: Path, sources: Iterable[Path], overwrite: bool) -> None
         raise SinkError(f"{target}: the folder {target.parent} does not exist: create it first")
     if not os.path.lexists(target):
         return
-    if target.exists() and any(source.exists() and target.samefile(source) for source in sources):
+    if is_among(target, sources):
         raise SinkError(f"{target}: this is the source itself, which is never written over: choose another name")
     if not overwrite:
         raise SinkError(f"{target}: exists already: choose another name or give --overwrite")
+
+
+def is_among(target: Path, sources: Iterable[Path]) -> bool:
+    """Whether a file is one of the sources; links and other spellings of the path are seen through."""
+    return target.exists() and any(source.exists() and target.samefile(source) for source in sources)
 
 
 def reason(error: BaseException) -> str:

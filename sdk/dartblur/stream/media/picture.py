@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,10 @@ class Keep:
     exif: bytes
     icc: bytes | None
     options: dict[str, Any]
+
+    def without_content(self) -> Keep:
+        """What a picture that stands in for this one may keep: how it is written, and nothing that was in it."""
+        return replace(self, orientation=1, alpha=None, exif=b"", icc=None)
 
 
 def read(path: Path) -> tuple[Image, Keep]:

@@ -10,7 +10,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -279,9 +278,21 @@ def _candidates(codec: Codec, ffmpeg_only: bool) -> list[Encoder]:
     return [e for e in ENCODERS if e.codec == codec and (e.gst is None or (on_jetson and not ffmpeg_only))]
 
 
-@cache
+_working: set[tuple[Encoder, tuple[int, int]]] = set()
+"""Encoders that have encoded a picture of a size. Those that failed are tried again: hardware may have been busy."""
+
+
 def _failure(encoder: Encoder, size: tuple[int, int]) -> str | None:
     """Why the encoder doesn't work for pictures of this size; None when it has encoded one."""
+    if (encoder, size) not in _working:
+        why = _try_out(encoder, size)
+        if why is not None:
+            return why
+        _working.add((encoder, size))
+    return None
+
+
+def _try_out(encoder: Encoder, size: tuple[int, int]) -> str | None:
     width, height = size
     grey = np.full((height, width, 3), 128, np.uint8)
     try:

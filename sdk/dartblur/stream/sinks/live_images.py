@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,7 @@ class LiveImageSink(Sink):
 
     Args:
         folder: is made if need be.
+        sources: files that are read, which are never written over.
         overwrite: whether pictures in it may be replaced; otherwise it has to hold none of such a name.
         format: ``jpg`` or ``png``.
         every: one in so many frames, >= 1.
@@ -39,6 +41,7 @@ class LiveImageSink(Sink):
         self,
         folder: Path,
         *,
+        sources: Sequence[Path] = (),
         overwrite: bool = False,
         format: str = "jpg",
         every: int = 1,
@@ -55,7 +58,8 @@ class LiveImageSink(Sink):
         self._least_step = 0.0 if max_fps is None else 1 / max_fps
         self._timeline = Timeline()
         self._count, self._next = 0, 0.0
-        self._prepare()
+        self._pending: PendingFile | None = None
+        self._prepare(sources)
 
     def _write(self, frame: RedactedFrame) -> None:
         time = self._timeline.at(frame)
@@ -81,7 +85,7 @@ class LiveImageSink(Sink):
         if not done:
             height, width = frame.image.shape[:2]
             raise SinkError(f"{target}: a picture of {width}x{height} can't be written as {self._format}: use another")
-        pending = PendingFile(target, self._overwrite)
+        pending = self._pending = PendingFile(target, self._overwrite)
         try:
             pending.path.write_bytes(data.tobytes())
             pending.commit()
@@ -92,7 +96,11 @@ class LiveImageSink(Sink):
         finally:
             pending.discard()
 
-    def _prepare(self) -> None:
+    def _abandon(self) -> None:
+        if self._pending is not None:
+            self._pending.discard()
+
+    def _prepare(self, sources: Sequence[Path]) -> None:
         folder = self._folder
         if folder.exists() and not folder.is_dir():
             raise SinkError(f"{folder}: pictures of a stream need a folder, got a file: name a folder")
@@ -104,9 +112,16 @@ class LiveImageSink(Sink):
             raise SinkError(f"{folder}: can't be made: {reason(error)}: choose another folder") from error
         if not os.access(folder, os.W_OK | os.X_OK):
             raise SinkError(f"{folder}: can't be written to: choose a folder that is writable")
-        taken = next((path for path in folder.glob(f"*.{self._format}") if path.stem.isdigit()), None)
+        own = next((path for path in filter(self._is_name, sources) if path.parent.samefile(folder)), None)
+        if own is not None:
+            raise SinkError(f"{own}: is the source itself, which is never written over: choose another folder")
+        taken = next(filter(self._is_name, folder.iterdir()), None)
         if taken is not None and not self._overwrite:
             raise SinkError(f"{taken}: exists already: choose another folder or give --overwrite")
+
+    def _is_name(self, path: Path) -> bool:
+        """Whether a picture of this sink may have this name."""
+        return path.stem.isdigit() and path.suffix == f".{self._format}"
 
 
 def _options(format: str) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from math import inf
@@ -47,6 +47,7 @@ class RecordingSink(Sink):
 
     Args:
         path: the file, .mp4, .m4v, .mov or .mkv; or a pattern of strftime, see `RecordingNames`.
+        sources: files that are read, which are never written over.
         overwrite: whether files may exist.
         quality: 0 (lossless) .. 51 (worst).
         codec: ``h264`` or ``h265``; None for that of the encoder, or H.264.
@@ -59,11 +60,13 @@ class RecordingSink(Sink):
     """
 
     remains = "what was recorded before stays"
+    whole = True
 
     def __init__(
         self,
         path: Path,
         *,
+        sources: Sequence[Path] = (),
         overwrite: bool = False,
         quality: int = DEFAULT_QUALITY,
         codec: Codec | None = None,
@@ -76,7 +79,7 @@ class RecordingSink(Sink):
             raise SinkError(f"{path}: expected a recording ending in {', '.join(FORMATS)}, got {what!r}")
         if segment is not None and not segment >= 1:
             raise SinkError(f"segment: expected 1 second or more, got {segment}")
-        self._names = RecordingNames(path, segments=segment is not None, overwrite=overwrite)
+        self._names = RecordingNames(path, segments=segment is not None, overwrite=overwrite, sources=sources)
         self._video = LiveEncoding(codec, encoder, quality)
         self.notices += self._video.take_notices()
         self._overwrite, self._end = overwrite, inf
@@ -110,10 +113,12 @@ class RecordingSink(Sink):
                 self._file.close()
 
     def _finish(self) -> None:
-        self._record(self._video.finish())
-        self._video.close()
-        if self._file is not None:
-            self._file.finish()
+        try:
+            self._record(self._video.finish())
+        finally:
+            self._video.close()
+            if self._file is not None:
+                self._file.finish()
 
     def _record(self, packets: Iterable[Packet]) -> None:
         for packet in packets:
@@ -133,10 +138,12 @@ class _File:
         format, options = FORMATS[path.suffix.lower()]
         self._disk = _Disk(path, overwrite)
         self._origin = first.pts or 0
-        self._container: Any = av.open(
-            self._disk, "w", format=format, container_options=options | {"flush_packets": "1"}
-        )
+        self._container: Any = None
         try:
+            with self._disk.errors():
+                self._container = av.open(
+                    self._disk, "w", format=format, container_options=options | {"flush_packets": "1"}
+                )
             self._container.metadata["creation_time"] = datetime.now(timezone.utc).isoformat()
             self._stream = add_stream(self._container, codec, first)
             encoders.tag(self._stream.codec_context, format)
@@ -169,8 +176,9 @@ class _File:
     def close(self) -> None:
         """Lets go of the file as it is."""
         self._disk.close()
-        with suppress(av.error.FFmpegError, OSError, ValueError):
-            self._container.close()  # it must not be left to the garbage collector
+        if self._container is not None:
+            with suppress(av.error.FFmpegError, OSError, ValueError):
+                self._container.close()  # it must not be left to the garbage collector
 
 
 class _Disk:

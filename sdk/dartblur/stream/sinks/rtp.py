@@ -41,7 +41,11 @@ class RtpPackets:
             buffer_size=_PACKET_BYTES,
             container_options={"payload_type": str(_PAYLOAD)},
         )
-        self._stream = add_stream(self._container, codec, first)
+        try:
+            self._stream = add_stream(self._container, codec, first)
+        except BaseException:
+            self.close()
+            raise
 
     def __call__(self, packet: Packet) -> list[bytes]:
         """The packets of RTP, each with its header."""

@@ -125,8 +125,12 @@ class _Connection:
     """One session with the server, from a key frame on."""
 
     def __init__(self, url: str, codec: Codec, first: Packet) -> None:
-        self._publisher = RtspPublisher(url, describe(codec, first), TIMEOUT_S)
         self._packets = RtpPackets(codec, first)
+        try:
+            self._publisher = RtspPublisher(url, describe(codec, first), TIMEOUT_S)
+        except BaseException:
+            self._packets.close()
+            raise
 
     def send(self, packet: Packet) -> None:
         """Sends a packet; waits no longer than the time-out."""

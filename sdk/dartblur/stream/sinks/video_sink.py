@@ -70,6 +70,8 @@ class VideoSink(Sink):
             that doesn't work here.
     """
 
+    whole = True
+
     def __init__(
         self,
         path: Path,
@@ -144,6 +146,9 @@ class VideoSink(Sink):
             pass  # the file goes away in any case
         finally:
             self._file.discard()
+
+    def _abandon(self) -> None:
+        self._file.discard()
 
     def _close(self) -> None:
         if self._companions is not None:

@@ -20,7 +20,7 @@ from ...errors import SourceError
 from ...frame import Frame, Image
 from ..base import Source, SourceInfo
 from ..uris import after_scheme, scheme_of, settings_of, shown
-from .reconnecting import STALL_S, Reconnecting
+from .reconnecting import STALL_S, Reconnecting, check_stall
 
 START_S = 15.0
 """How long a pipeline may take to its first frame: sensors and decoders of a Jetson take seconds."""
@@ -104,6 +104,7 @@ def open_gst(uri: str, *, stall: float = STALL_S, reconnect: bool = True) -> Rec
     elements = csi_pipeline(uri) if scheme_of(uri) == "csi" else after_scheme(uri).strip()
     if not elements:
         raise SourceError(f"{uri}: expected gst: and a pipeline, as 'gst:v4l2src ! jpegdec', got no element")
+    check_stall(shown(uri), stall)
     # More patience than the pipeline has with itself, so that it tells what is wrong.
     return Reconnecting(lambda: GstSource(elements, shown(uri)), stall=stall, connect=START_S + 5, reconnect=reconnect)
 

@@ -7,6 +7,7 @@ there to the next key frame, and counted.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from time import monotonic
@@ -26,6 +27,8 @@ from .h264 import Continuity
 _DECODER = {"flags": "low_delay", "err_detect": "explode+crccheck+bitstream+buffer"}
 _SHORT_S = 2.0
 """By how much the last frame may be earlier than the end that the server has told."""
+_DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
+"""How Matroska tells the end of a single stream; its duration FFmpeg then takes from the whole file."""
 _NOT_VIDEO = {"tty", "concat"}
 """Text that FFmpeg would draw as a picture, and lists of other files."""
 
@@ -80,8 +83,8 @@ class LiveVideo(Source):
         except BaseException:
             self._container.close()
             raise
-        self._seconds = (self._container.duration or 0) / av.time_base
-        self.finite = self._seconds > 0
+        self.finite = (self._container.duration or 0) > 0
+        self._end = _end_of(self._container, self._stream)
         width, height = form.upright_size
         rotation = orientation.ROTATION[form.orientation]
         self.info = SourceInfo(connection.name, width, height, None, rotation, live=not self.finite)
@@ -107,9 +110,10 @@ class LiveVideo(Source):
                 seconds = max(0.0, decoded.time - began)
             yield Frame(to_upright(decoded), index, seconds, None, captured)
         # An RTSP server that dies looks like one that has sent all; HTTP tells.
-        if self.finite and not self.stopping.is_set() and seconds < self._seconds - _SHORT_S:
+        expected = self._end - (began or 0.0)
+        if self.finite and not self.stopping.is_set() and seconds < expected - _SHORT_S:
             raise SourceError(
-                f"{self._connection.name}: ended after {seconds:.0f} of {self._seconds:.0f} seconds: connection lost"
+                f"{self._connection.name}: ended after {seconds:.0f} of {expected:.0f} seconds: connection lost"
             )
 
     def close(self) -> None:
@@ -235,6 +239,16 @@ def _open(connection: Connection) -> Any:
         message = f"{connection.name}: expected a video, got text"
     # Raised out here, since the error of FFmpeg holds the URL with its password, and so would the chain.
     raise SourceError(message)
+
+
+def _end_of(container: Any, stream: Any) -> float:
+    """When a video ends, in seconds of its own clock: it may begin later than its sound, and end earlier."""
+    told = _DURATION.fullmatch(stream.metadata.get("DURATION", ""))
+    if told is not None:
+        return 3600 * float(told[1]) + 60 * float(told[2]) + float(told[3])
+    if stream.duration is not None:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    return float((container.duration or 0) / av.time_base)
 
 
 def _cause(error: BaseException, began: float, limit: float | None) -> BaseException:

@@ -19,7 +19,7 @@ from ..base import Source
 from ..media.files import reason
 from ..uris import after_scheme, has_host, scheme_of, shown
 from .live_video import Connection, LiveVideo
-from .reconnecting import STALL_S, Reconnecting
+from .reconnecting import STALL_S, Reconnecting, check_stall
 
 CONNECT_S = 10.0
 """How long a connection may take, up to the first packets."""
@@ -55,7 +55,8 @@ def open_network(
         verify: whether a server's certificate must be valid (https, rtsps).
 
     Raises:
-        SourceError: not reachable, wrong credentials, or no video that can be decoded. One line, without credentials.
+        SourceError: not reachable, wrong credentials, no video that can be decoded, or an option out of its range. One
+            line, without credentials.
     """
     connection = connection_to(uri, transport=transport, stall=stall, verify=verify)
     first = LiveVideo(connection)
@@ -73,6 +74,7 @@ def connection_to(uri: str, *, transport: str = "tcp", stall: float = STALL_S, v
         raise SourceError(f"{name}: expected {scheme}://host[:port]/path, got no host or a wrong port")
     if transport not in ("tcp", "udp"):
         raise SourceError(f"{name}: expected transport tcp or udp, got {transport!r}")
+    check_stall(name, stall)
     rtsp = scheme.startswith("rtsp")
     url = uri
     if scheme in _TRANSPORT:
@@ -129,7 +131,10 @@ def _explain(host: str, verified: bool, error: BaseException) -> str:
     if number == errno.EIO and not _known(host):
         return f"host {host!r} isn't known: check the name and the network"
     if number == errno.EIO and verified:
-        return "no secure connection: its certificate may not be valid; if you trust it, turn verification off"
+        return (
+            "no secure connection: its certificate is expired, of another host, or of an authority that isn't known "
+            "here: if it is the camera's own, name a file with it (PEM) in the environment variable SSL_CERT_FILE"
+        )
     return shown(f"can't be opened or read ({reason(error)}): check the URL")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import isfinite
@@ -43,8 +42,8 @@ class Paced(Source):
         self._source, self._again, self._picture_s = source, again, picture_s
         self.info = replace(source.info, live=True, frames=None if again else source.info.frames)
         self.notices, self.skipped = source.notices, source.skipped
-        # The round before is kept, since frames of it are still on their way.
-        self._rounds: deque[tuple[int, Source]] = deque(maxlen=2)
+        # The round before is kept, since frames of it are still on their way. Replaced whole: other threads read it.
+        self._rounds: tuple[tuple[int, Source], ...] = ()
         self._began = 0.0
         self._damaged_before = 0
 
@@ -57,7 +56,7 @@ class Paced(Source):
         self._began = monotonic()
         index, start = 0, 0.0
         while True:
-            self._rounds.append((index, self._source))
+            self._rounds = (*self._rounds[-1:], (index, self._source))
             frame, step, last = None, self._picture_s, start
             for frame in self._source:
                 time = start + self._time_of(frame)
@@ -90,7 +89,6 @@ class Paced(Source):
 
     def _time_of(self, frame: Frame) -> float:
         if isinstance(self._source, ImageSource):
-            self._source.take(frame.index)  # what an output file of it would keep is needed by none
             return frame.index * self._picture_s
         return max(0.0, frame.time)
 

@@ -25,6 +25,20 @@ _HANGING = 8
 _GOODBYE_S = 1.0
 
 
+def check_stall(name: str, stall: float) -> None:
+    """Refuses a patience that is none, before a camera is connected to.
+
+    Args:
+        name: of the camera, for the message.
+        stall: seconds.
+
+    Raises:
+        SourceError: it isn't above 0, or too large to be waited for.
+    """
+    if not 0 < stall <= threading.TIMEOUT_MAX:
+        raise SourceError(f"{name}: stall: expected seconds above 0, got {stall}: {STALL_S:g} suits most cameras")
+
+
 class Reconnecting(Source):
     """A live source around the connections to a camera, one after the other.
 
@@ -37,7 +51,7 @@ class Reconnecting(Source):
     Args:
         open: connects to the camera and gives its frames; called in a thread of its own, again and again.
         first: a connection that is open already, for the first time.
-        stall: seconds without a frame after which a connection counts as lost.
+        stall: seconds without a frame after which a connection counts as lost; see `check_stall`.
         connect: seconds that connecting may take.
         reconnect: connect again; otherwise the loss of the camera is a SourceError.
 
@@ -55,8 +69,6 @@ class Reconnecting(Source):
         reconnect: bool = True,
     ) -> None:
         super().__init__()
-        if not stall > 0 or not connect > 0:
-            raise SourceError(f"expected stall and connect in seconds, above 0, got {stall} and {connect}")
         self._open, self._stall, self._connect, self._again = open, stall, connect, reconnect
         self._changed = threading.Condition()
         self._left: list[_Reader] = []
@@ -85,6 +97,7 @@ class Reconnecting(Source):
         while True:
             yield from self._frames()
             if self.stopping.is_set():
+                self._reader.give_up()  # it may have been begun after `close` gave up the one before
                 return
             why = self._leave()
             if not self._again:

@@ -21,7 +21,7 @@ from ..media.integrity import missing_bytes
 from ..media.video_form import VideoForm, choose_stream
 from ..uris import settings_of
 from .live_video import Connection, LiveVideo
-from .reconnecting import STALL_S, Reconnecting
+from .reconnecting import STALL_S, Reconnecting, check_stall
 
 _MODE = {"size": "video_size", "fps": "framerate", "format": "input_format"}
 """What Video4Linux's settings are called in FFmpeg."""
@@ -158,6 +158,7 @@ def camera(device: str, *, stall: float = STALL_S, reconnect: bool = True) -> Re
     path = f"/dev/video{name}" if name.isdigit() else name
     if wrong := sorted(mode.keys() - _MODE.keys()):
         raise SourceError(f"{path}: expected settings {', '.join(_MODE)} for a camera, got {', '.join(wrong)}")
+    check_stall(path, stall)
     options = {_MODE[setting]: value for setting, value in mode.items()}
     return Reconnecting(lambda: _open_camera(path, options), stall=stall, reconnect=reconnect)
 

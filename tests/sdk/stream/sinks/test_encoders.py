@@ -11,9 +11,9 @@ from dartblur.stream.sinks.encoders import CLOCK, Encoder, choose, notice, open_
 
 @pytest.fixture(autouse=True)
 def forget():
-    encoders._failure.cache_clear()
+    encoders._working.clear()
     yield
-    encoders._failure.cache_clear()
+    encoders._working.clear()
 
 
 @pytest.fixture
@@ -141,3 +141,21 @@ def test_elements_of_gstreamer_are_taken_as_they_are(monkeypatch):
     assert choose("h265", "gst: x265enc ") == Encoder("gst: x265enc ", "h265", hardware=False, gst="x265enc")
     with pytest.raises(SinkError, match="expected auto or one of h264_nvenc"):
         choose(None, "gst:x264enc", ffmpeg_only=True)
+
+
+def test_one_that_was_busy_is_tried_again_and_one_that_works_is_not(monkeypatch):
+    tried = []
+
+    def busy_at_first(encoder, size, **options):
+        tried.append(encoder.name)
+        if len(tried) == 1:
+            raise SinkError("encoder: out of sessions")
+        return opened(encoder, size, **options)
+
+    opened = encoders.open_live
+    monkeypatch.setattr(encoders, "open_live", busy_at_first)
+    with pytest.raises(SinkError, match="out of sessions"):
+        choose(None, "libx264", (64, 64))
+    tried = tried[:1]
+    assert choose(None, "libx264", (64, 64)) == choose(None, "libx264", (64, 64))
+    assert tried == ["libx264", "libx264"]

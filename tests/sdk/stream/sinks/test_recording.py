@@ -19,6 +19,7 @@ from dartblur.backends.fake import FakeBackend
 from dartblur.errors import SinkError
 from dartblur.frame import Frame
 from dartblur.stream.media.integrity import missing_bytes
+from dartblur.stream.sinks import recording
 from dartblur.stream.sinks.recording import RecordingSink
 from dartblur.stream.sinks.recording_names import RecordingNames
 
@@ -316,3 +317,68 @@ def test_a_limit_on_file_sizes_is_an_error_too(tools, tmp_path):
     assert "out.mp4: can't be written: File too large" in done.stdout, done.stderr
     assert len(tools.frames_of(out)) >= 5
     assert missing_bytes(out) == 0
+
+
+def test_a_recording_never_replaces_its_own_segments(tmp_path):
+    clock = [datetime(2026, 10, 25, 2, 59)]
+    names = RecordingNames(tmp_path / "cam-%H%M.mp4", segments=True, overwrite=True, now=lambda: clock[0])
+
+    def record(content):
+        name = names.next()
+        name.write_text(content)
+        clock[0] += timedelta(seconds=10)
+        return name.name
+
+    minute = [record(f"first {index}") for index in range(6)]
+    assert minute == ["cam-0259.mp4", *(f"cam-0259-{number}.mp4" for number in range(2, 7))]
+    assert record("next") == "cam-0300.mp4"
+    clock[0] = datetime(2026, 10, 25, 2, 59)  # the hour that comes twice
+    assert [record("again") for _ in range(2)] == ["cam-0259-7.mp4", "cam-0259-8.mp4"]
+    assert (tmp_path / "cam-0259.mp4").read_text() == "first 0"
+    clock[0] = datetime(2026, 10, 25, 3, 1)
+    assert record("on") == "cam-0301.mp4"
+    clock[0] = datetime(2026, 10, 26, 2, 59)  # a day later its names are free
+    assert [record("later") for _ in range(3)] == minute[:3]
+
+
+class Broken:
+    """An encoder that can't give what it held back."""
+
+    def __init__(self, video):
+        self.video = video
+
+    def __getattr__(self, name):
+        return getattr(self.video, name)
+
+    def finish(self):
+        raise SinkError("encoder: broke")
+
+
+def test_an_encoder_that_fails_at_the_end_leaves_a_finished_file(tools, tmp_path):
+    sink = RecordingSink(tmp_path / "out.mp4")
+    write_all(sink, [redacted(tools, index, seconds) for index, seconds in enumerate(FREE)])
+    sink._video = Broken(sink._video)
+    with pytest.raises(SinkError, match="encoder: broke"), sink:
+        pass
+    assert sink._file._disk.closed
+    assert len(tools.frames_of(tmp_path / "out.mp4")) == len(FREE)
+    assert missing_bytes(tmp_path / "out.mp4") == 0
+
+
+def test_a_muxer_that_can_not_be_opened_leaves_no_open_file(tools, tmp_path, monkeypatch):
+    disks = []
+    made = recording._Disk.__init__
+
+    def watch(disk, *args):
+        disks.append(disk)
+        made(disk, *args)
+
+    def refuse(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(recording._Disk, "__init__", watch)
+    sink = RecordingSink(tmp_path / "out.mp4")
+    monkeypatch.setattr(recording.av, "open", refuse)
+    with pytest.raises(SinkError, match="the disk is full"), sink:
+        sink.write(redacted(tools, 0, 0.0))
+    assert [disk.closed for disk in disks] == [True]

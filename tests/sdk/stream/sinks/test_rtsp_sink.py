@@ -218,3 +218,27 @@ def test_a_server_that_stops_reading_is_given_up(tools, monkeypatch):
         assert slowest < 3
         began = time.monotonic()
     assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("broken", ["RtpPackets", "RtspPublisher"])
+def test_half_a_connection_is_closed(monkeypatch, broken):
+    open_now = []
+
+    def part(name):
+        class Part:
+            def __init__(self, *args):
+                if name == broken:
+                    raise OSError("broke")
+                open_now.append(name)
+
+            def close(self):
+                open_now.remove(name)
+
+        return Part
+
+    for name in ("RtpPackets", "RtspPublisher"):
+        monkeypatch.setattr(rtsp_sink, name, part(name))
+    monkeypatch.setattr(rtsp_sink, "describe", lambda codec, first: "")
+    with pytest.raises(OSError, match="broke"):
+        rtsp_sink._Connection("rtsp://127.0.0.1/x", "h264", None)
+    assert not open_now

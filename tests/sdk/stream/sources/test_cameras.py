@@ -3,9 +3,12 @@
 import gc
 
 import av
+import cv2
+import numpy as np
 import pytest
 
 from dartblur.errors import SourceError
+from dartblur.stream import open_source
 from dartblur.stream.sources import video_source
 from dartblur.stream.sources.live_video import Connection, LiveVideo
 
@@ -62,3 +65,17 @@ def test_decoded_frames_are_freed_at_once(clip):
         assert sum(isinstance(thing, av.VideoFrame) for thing in gc.get_objects()) <= before + 2
     finally:
         gc.enable()
+
+
+def test_a_mode_may_stand_behind_a_number():
+    with pytest.raises(SourceError, match="/dev/video77: no such camera"):
+        open_source("77?size=1280x720")
+    with pytest.raises(SourceError, match="expected settings size, fps, format for a camera, got zoom"):
+        open_source("77?zoom=2")
+
+
+def test_a_pattern_may_begin_with_a_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("77a.png", np.zeros((8, 8, 3), np.uint8))
+    with open_source("77?.png") as source:
+        assert [path.name for path in source.files] == ["77a.png"]

@@ -9,13 +9,13 @@ import ssl
 import subprocess
 import threading
 import time
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from dartblur.errors import SourceError
+from dartblur.stream import SourceOptions, open_source
 from dartblur.stream.sources.live_video import LiveVideo
 from dartblur.stream.sources.network import connection_to, open_network
 
@@ -396,9 +396,9 @@ def test_a_certificate_must_be_valid(camera, require_system, monkeypatch, tmp_pa
     context.load_cert_chain(certificate, key)
     camera.socket = context.wrap_socket(camera.socket, server_side=True)
     url = f"https://anna:geheim@localhost:{camera.server_port}/private"
-    assert "certificate" in error_of(url)
+    assert "name a file with it (PEM) in the environment variable SSL_CERT_FILE" in error_of(url)
     read(open_network(url, verify=False), lambda frames, _: len(frames) == 2)
-    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: SimpleNamespace(cafile=str(certificate)))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     read(open_network(url), lambda frames, _: len(frames) == 2)
     assert "certificate" in error_of(url.replace("localhost", "127.0.0.1"))
 
@@ -419,3 +419,41 @@ def test_sound_is_not_even_asked_for(rtsp_server):
     with LiveVideo(connection_to(server.url())) as video:
         assert not video.finite
         assert video.notices == []
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("start", [0.0, 4.0])
+def test_sound_may_go_on_for_longer_than_the_picture(camera, monkeypatch, tools, tmp_path, suffix, start):
+    path = tmp_path / f"film{suffix}"
+    first = round(start * 90_000)
+    tools.make_clip(path, pts=range(first, first + 30 * 3000, 3000), sound=True, sound_s=9.0)
+    monkeypatch.setattr(Camera, "files", {"/film": path.read_bytes()})
+    with open_network(camera.url("/film")) as source:
+        assert not source.info.live
+        assert len(list(source)) == 30
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_file_behind_http_that_ends_early_is_an_error(camera, monkeypatch, tools, tmp_path, suffix):
+    path = tmp_path / f"film{suffix}"
+    pts = range(0, 150 * 3000, 3000)
+    tools.make_clip(path, pts=pts, sound=True, container_options={"movflags": "faststart"} if suffix == ".mp4" else {})
+    data = path.read_bytes()
+    monkeypatch.setattr(Camera, "files", {"/film": data[: len(data) // 2]})
+    with open_network(camera.url("/film")) as source, pytest.raises(SourceError, match=r"lost|can't be read on"):
+        list(source)
+
+
+@pytest.mark.parametrize("stall", [0, -1, float("nan"), float("inf")])
+def test_a_patience_that_is_none_is_refused_before_anything_is_opened(monkeypatch, stall):
+    def connect(*args, **options):
+        raise AssertionError("connected")
+
+    monkeypatch.setattr("dartblur.stream.sources.network.LiveVideo", connect)
+    monkeypatch.setattr("dartblur.stream.sources.video_source.LiveVideo", connect)
+    monkeypatch.setattr("dartblur.stream.sources.gstreamer.GstSource", connect)
+    message = f"stall: expected seconds above 0, got {stall}: 5 suits most cameras"
+    for uri in ("rtsp://cam/1", "http://cam/1", "v4l2:///dev/null", "gst:videotestsrc", "csi://0"):
+        with pytest.raises(SourceError) as caught:
+            open_source(uri, SourceOptions(stall=stall))
+        assert str(caught.value) == f"{uri.removeprefix('v4l2://')}: {message}"

@@ -1,14 +1,19 @@
 """Files behave as a camera."""
 
+import sys
 import threading
 import time
+from datetime import datetime
 
 import cv2
 import numpy as np
 import pytest
 
-from dartblur.errors import SourceError
-from dartblur.stream import open_source
+from dartblur.anonymizer import Anonymizer
+from dartblur.backends.fake import FakeBackend
+from dartblur.errors import SinkError, SourceError
+from dartblur.frame import Frame
+from dartblur.stream import SinkOptions, Source, SourceInfo, SourceOptions, open_sink, open_source, run
 from dartblur.stream.sources.realtime import Paced
 
 
@@ -87,3 +92,77 @@ def test_a_picture_needs_a_time(tools, tmp_path, seconds):
         pytest.raises(SourceError, match="above 0"),
     ):
         Paced(inner, picture_s=seconds)
+
+
+def outputs(options, source, sink):
+    with open_source(source, SourceOptions(realtime=True)) as opened, open_sink(sink, opened, options) as out:
+        return run(opened, Anonymizer(backend=FakeBackend()), out)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_video_is_never_written_over(tools, tmp_path, linked):
+    path = target = tools.make_clip(tmp_path / "in.mp4", pts=[0, 4500, 9000])
+    if linked:
+        target = tmp_path / "link.mp4"
+        target.symlink_to(path)
+    before = path.read_bytes()
+    with pytest.raises(SinkError, match="is the source itself"):
+        outputs(SinkOptions(overwrite=True), path, target)
+    assert path.read_bytes() == before
+    assert target.is_symlink() == linked
+
+
+@pytest.mark.parametrize("segment", [None, 1.0])
+def test_a_video_is_never_written_over_by_the_name_of_a_segment(tools, tmp_path, segment):
+    year = datetime.now().year
+    path = tools.make_clip(tmp_path / f"in-{year}.mp4", pts=[0, 4500, 9000])
+    before = path.read_bytes()
+    outputs(SinkOptions(overwrite=True, segment=segment), path, tmp_path / "in-%Y.mp4")
+    assert path.read_bytes() == before
+    assert len(tools.frames_of(tmp_path / f"in-{year}-2.mp4")) == 3
+
+
+def test_a_folder_is_never_written_over(tools, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "00000000.png"), tools.pattern(64, 48, 0))
+    before = (folder / "00000000.png").read_bytes()
+    (tmp_path / "link").symlink_to(folder)
+    for target in (folder, tmp_path / "link"):
+        with pytest.raises(SinkError, match=r"00000000\.png: is the source itself"):
+            outputs(SinkOptions(overwrite=True, pictures="png"), folder, target)
+    outputs(SinkOptions(overwrite=True, pictures="jpg"), folder, folder)
+    assert (folder / "00000000.png").read_bytes() == before
+    assert (folder / "00000000.jpg").exists()
+
+
+class Flash(Source):
+    """A film of one frame that takes no time."""
+
+    def __init__(self):
+        super().__init__()
+        self.info = SourceInfo("flash", 8, 6, 1)
+
+    def __iter__(self):
+        yield Frame(np.zeros((6, 8, 3), np.uint8))
+
+
+def test_names_can_be_asked_for_while_rounds_begin():
+    source = Paced(Flash(), again=Flash, picture_s=1e-6)
+
+    def play():
+        for _ in source:
+            pass
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    player = threading.Thread(target=play)
+    player.start()
+    try:
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            assert source.name_of(0) == "flash"
+    finally:
+        sys.setswitchinterval(interval)
+        source.close()
+        player.join()

@@ -215,3 +215,12 @@ def test_the_clock_follows_stamps_but_never_runs_ahead_or_back():
     assert jumped == pytest.approx(2.2, abs=0.1)
     clock.restart()
     assert jumped < clock.time_of(0.0, 103.0) == pytest.approx(3.0)
+
+
+def test_a_connection_that_is_begun_while_it_is_closed_is_given_up(monkeypatch):
+    late = Camera(2, frames=10**6)
+    source = Reconnecting(opener(Camera(1, frames=1), late))
+    monkeypatch.setattr(source, "_pause", lambda why: source.close() is None)
+    for _ in source:
+        pass
+    assert late.closed.wait(2)
