@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backends.base import Backend, Look
+from .backends.scan import Scan
 from .boxes import outermost, outermost_of, scale_boxes
 from .coverage import Coverage
 from .detections import Detections
@@ -24,7 +25,7 @@ class Anonymizer:
     """Finds the faces of a frame and overwrites them.
 
     Args:
-        model: a model bundle (folder or zip), or None for the one that comes with the package.
+        model: ``nano``, ``small`` or ``base``, a model bundle (folder or zip), or None for ``small``.
         method: ``dart`` (learned blur), ``gaussian``, ``pixelate`` or ``solid``.
         threshold: lowest score that counts as a face, 0..1; None for the model's own.
         box_scale: how much larger than the face the overwritten box is, >= 1; None for the model's own. On a GPU
@@ -32,6 +33,7 @@ class Anonymizer:
         backend: what runs the model; None for the CPU.
         shared: several threads use it, such as one for each camera: each has one frame under way at a time, and waits
             for the others where the backend has no room.
+        scan: how closely frames are searched, on the CPU: at which size, and whether in tiles; None: as the model does.
 
     Raises:
         InputError: an argument is out of its range, or the bundle is broken (`BundleError`).
@@ -46,14 +48,17 @@ class Anonymizer:
         box_scale: float | None = None,
         backend: Backend | None = None,
         shared: bool = False,
+        scan: Scan | None = None,
     ) -> None:
         if method not in METHODS:
             raise InputError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
+        if backend is not None and scan is not None:
+            raise InputError("scan: expected none beside a backend, which has its own: give it to the backend")
         if backend is None:
             from .backends.cpu import CpuBackend
             from .bundle import load_bundle
 
-            backend = CpuBackend(load_bundle(model))
+            backend = CpuBackend(load_bundle(model), scan=scan)
         if shared:
             from .backends.shared import SharedBackend
 
@@ -83,13 +88,14 @@ class Anonymizer:
         Args:
             frame: a `Frame`, or uint8 ``[H, W, 3]`` BGR: a NumPy array, or, where the backend runs on a GPU, an array
                 of its memory (``__cuda_array_interface__`` or DLPack: PyTorch, CuPy, PyCUDA).
-            in_place: overwrite in the caller's pixels; otherwise they are copied once.
+            in_place: overwrite in the caller's pixels, also where they are a view; otherwise they are copied once.
 
         Returns:
             The redacted frame, with the faces that were found.
 
         Raises:
-            FrameError: the array is not such an image, or the model takes no frames of its size.
+            FrameError: the array is not such an image, is to be overwritten and can't be, or the model takes no frames of
+                its size.
             FailClosedError: faces may have been missed; nothing may leave.
             BackendError: the backend failed.
         """
@@ -116,10 +122,17 @@ class Anonymizer:
             FrameError, BackendError: as of a call.
         """
         whole = frame if isinstance(frame, Frame) else None
-        image = _own(self._check(frame if whole is None else whole.image), in_place)
+        given = self._check(frame if whole is None else whole.image)
+        image = _own(given, in_place)
+        view = None
+        if in_place and whole is None and image is not given:
+            # Who goes on with pixels that were to be overwritten must not find them clear.
+            if not given.flags.writeable:
+                raise FrameError("in_place: expected pixels that can be written, got a read-only array: copy it first")
+            view = given
         kept = np.zeros((0, 4), np.float32) if held is None else np.asarray(held, np.float32).reshape(-1, 4)
         look = self._backend.begin(image, self.threshold, scale_boxes(kept, self.box_scale), weak)
-        return Pending(self, look, image, kept, whole)
+        return Pending(self, look, image, kept, whole, view)
 
     def _check(self, image: Any) -> Any:
         if isinstance(image, np.ndarray):
@@ -151,10 +164,16 @@ class Pending:
     """
 
     def __init__(
-        self, anonymizer: Anonymizer, look: Look, image: Image, held: NDArray[np.float32], frame: Frame | None
+        self,
+        anonymizer: Anonymizer,
+        look: Look,
+        image: Image,
+        held: NDArray[np.float32],
+        frame: Frame | None,
+        view: Image | None = None,
     ) -> None:
         self._anonymizer, self._look, self._image, self._held = anonymizer, look, image, held
-        self._frame = frame
+        self._frame, self._view = frame, view
 
     def detections(self) -> Detections:
         """The faces that were found, unless it raises `FailClosedError` or `BackendError`; waits for them."""
@@ -204,6 +223,8 @@ class Pending:
             look.finish()
         finally:
             look.close()
+        if self._view is not None:
+            np.copyto(self._view, image)
         frame = self._frame
         when = (0, 0.0, None, monotonic()) if frame is None else (frame.index, frame.time, frame.pts, frame.captured)
         return RedactedFrame(image, *when, detections, coverage, method, gate=_Gate(image))

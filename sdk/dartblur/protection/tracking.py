@@ -60,6 +60,9 @@ _FORGETTING = 0.3
 """Seconds in which what isn't known of the motion averages out: a held box grows quickly at first, then slower."""
 _DEVIATIONS = 1.5
 """A held box grows by as many deviations of the filter on each side."""
+_WIDEST, _WIDEST_DOUBTFUL = 1.5, 0.5
+"""That is by no more sizes of the face than this; the second is for what was seen once, faintly: so a lamp that was
+taken for a face doesn't come to cover half of the picture."""
 _TURN = 0.7
 """And by this share of its way since it was last found: the sine of 45 degrees, as that is damped."""
 _LARGEST_ZOOM = math.log(2)
@@ -322,7 +325,8 @@ def _cover(tracks: Tracks, now: float) -> Coverage:
     distance = np.linalg.norm(tracks["speed"][:, :2] * way, axis=1)
     variance, _, _ = _spread(tracks, _damped(_age(tracks, now), _FORGETTING))
     deviation = sizes_of(moved) * np.sqrt(np.maximum(variance, 0))
-    margin = (_DEVIATIONS * deviation + _TURN * distance)[:, None]
+    widest = _WIDEST_DOUBTFUL + (_WIDEST - _WIDEST_DOUBTFUL) * tracks["trust"]
+    margin = (np.minimum(_DEVIATIONS * deviation, widest * sizes_of(moved)) + _TURN * distance)[:, None]
     boxes = np.concatenate([low - margin, high + margin], 1).astype(np.float32)
     reasons: list[Reason] = ["check" if suspected else "held" for suspected in tracks["suspected"]]
     return Coverage(boxes, tracks["id"].copy(), tuple(reasons))
