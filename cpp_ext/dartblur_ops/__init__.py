@@ -1,4 +1,4 @@
-"""Image operations for hiding faces, compiled for the processor.
+"""Image operations for hiding faces, compiled for the processor, and the way from video to frames and back.
 
 Conventions, for every operation:
 
@@ -35,14 +35,17 @@ from dartblur_ops._checks import (
     as_integer,
     as_integers,
     as_number,
+    as_weights,
     buffer,
     check_frame,
     check_patches,
+    check_planes,
     refuse,
 )
 
 __all__ = [
     "OpsError",
+    "bgr_to_yuv",
     "composite",
     "crop_faces",
     "gaussian",
@@ -51,6 +54,7 @@ __all__ = [
     "patch_mask",
     "pixelate",
     "solid",
+    "yuv_to_bgr",
 ]
 
 Shape = Literal["rectangle", "ellipse"]
@@ -237,6 +241,81 @@ def solid(frame: NDArray[np.uint8], boxes: ArrayLike, color: Sequence[SupportsIn
     check_frame(frame, writeable=True)
     blue, green, red = as_integers("color", color, 3, 0, 255)
     _native.solid(frame, as_boxes(boxes), (blue, green, red))
+
+
+def yuv_to_bgr(
+    y: NDArray[np.uint8],
+    u: NDArray[np.uint8],
+    v: NDArray[np.uint8],
+    weights: tuple[SupportsFloat, SupportsFloat],
+    full_range: bool = False,
+    out: NDArray[np.uint8] | None = None,
+) -> NDArray[np.uint8]:
+    """Turn a decoder's picture in 4:2:0 into a frame.
+
+    Colour differences are sampled bilinearly. Each belongs to the left pixels of its 2 x 2, halfway between their
+    rows: there H.264 and its successors have it unless they say otherwise. Beyond the picture its edge repeats. Each
+    value is rounded to the nearest grey level; nearly halfway between two it may be either.
+
+    Args:
+        y: uint8 [H, W], brightness, sides of 1 to 65536 pixels. Rows hold their bytes side by side, but may lie apart.
+        u, v: uint8 [ceil(H / 2), ceil(W / 2)], differences to blue and to red, 128 for none. Bytes lie side by side, or
+            both planes are every second column of one (NV12: ``uv[:, ::2]``, ``uv[:, 1::2]``).
+        weights: Shares of red and blue in brightness, each 0.01 to 0.4, as (0.2126, 0.0722) for BT.709.
+        full_range: Values take all of 0 to 255, and not 16 to 235 (y) and 16 to 240 (u, v).
+        out: A writeable frame, uint8 [H, W, 3], to write into instead of a new one.
+
+    Returns:
+        uint8 [H, W, 3], BGR (`out` if that was given).
+
+    Raises:
+        OpsError: An argument is not as described, or `out` shares memory with a plane.
+    """
+    shape = (*check_planes(y, u, v), 3)
+    red, blue = as_weights(weights)
+    if out is None:
+        out = np.empty(shape, np.uint8)
+    else:
+        check_frame(out, writeable=True, name="out")
+        if out.shape != shape:
+            raise refuse("out", f"uint8 {list(shape)}", out)
+        _check_apart("out", out, y, u, v)
+    _native.yuv_to_bgr(y, u, v, red, blue, bool(full_range), out)
+    return out
+
+
+def bgr_to_yuv(
+    frame: NDArray[np.uint8],
+    y: NDArray[np.uint8],
+    u: NDArray[np.uint8],
+    v: NDArray[np.uint8],
+    weights: tuple[SupportsFloat, SupportsFloat],
+    full_range: bool = False,
+) -> None:
+    """Write a frame into an encoder's picture in 4:2:0.
+
+    A colour difference is that of the mean of two rows by two columns about its place, as of `yuv_to_bgr`: of the left
+    pixels whole and of half of those beside them. Beyond the frame its edge repeats. Values are rounded as there.
+
+    Args:
+        frame: uint8 [H, W, 3], BGR; it stays as it is.
+        y, u, v: Writeable planes, as of `yuv_to_bgr`.
+        weights: Shares of red and blue in brightness, each 0.01 to 0.4.
+        full_range: As of `yuv_to_bgr`.
+
+    Raises:
+        OpsError: An argument is not as described, or a plane shares memory with the frame.
+    """
+    check_frame(frame)
+    check_planes(y, u, v, size=(frame.shape[0], frame.shape[1]))
+    red, blue = as_weights(weights)
+    _check_apart("frame", frame, y, u, v)
+    _native.bgr_to_yuv(frame, red, blue, bool(full_range), y, u, v)
+
+
+def _check_apart(name: str, frame: NDArray[np.uint8], *planes: NDArray[np.uint8]) -> None:
+    if any(np.may_share_memory(frame, plane) for plane in planes):
+        raise OpsError(f"{name}: expected memory of its own, got an array that lies among the planes")
 
 
 def _layout(patch_size: SupportsIndex, context: SupportsFloat) -> tuple[int, int, float]:

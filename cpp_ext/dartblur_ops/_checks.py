@@ -19,6 +19,9 @@ MAX_PATCH = 4096
 MAX_CONTEXT = 100.0
 """Largest growth of a box."""
 
+MIN_WEIGHT, MAX_WEIGHT = 0.01, 0.4
+"""Smallest and largest share of red or of blue in brightness: beyond, 16 bits would not hold the sums."""
+
 
 class OpsError(ValueError):
     """An argument has the wrong type, shape or range; the message names argument, expected and actual."""
@@ -37,16 +40,56 @@ def refuse(name: str, expected: str, actual: object) -> OpsError:
     return OpsError(f"{name}: expected {expected}, got {describe(actual)}")
 
 
-def check_frame(frame: object, *, writeable: bool = False) -> None:
+def check_frame(frame: object, *, writeable: bool = False, name: str = "frame") -> None:
     """Refuse what is not a BGR frame whose pixels lie side by side in each row."""
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        raise refuse("frame", "uint8 [H, W, 3]", frame)
+        raise refuse(name, "uint8 [H, W, 3]", frame)
     if not (1 <= frame.shape[0] <= MAX_SIDE and 1 <= frame.shape[1] <= MAX_SIDE):
-        raise refuse("frame", f"sides of 1 to {MAX_SIDE} pixels", frame)
+        raise refuse(name, f"sides of 1 to {MAX_SIDE} pixels", frame)
     if frame.strides[2] != 1 or (frame.shape[1] > 1 and frame.strides[1] != 3):
-        raise OpsError(f"frame: expected rows of contiguous pixels (strides [*, 3, 1]), got {list(frame.strides)}")
+        raise OpsError(f"{name}: expected rows of contiguous pixels (strides [*, 3, 1]), got {list(frame.strides)}")
     if writeable and not frame.flags.writeable:
-        raise OpsError(f"frame: expected a writeable array, got a read-only {describe(frame)}")
+        raise OpsError(f"{name}: expected a writeable array, got a read-only {describe(frame)}")
+
+
+def check_planes(y: object, u: object, v: object, size: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Refuse what is not 4:2:0 of one size (height, width), and return the size.
+
+    With a size the planes are to be written to.
+    """
+    writeable = size is not None
+    luma = _plane("y", y, size, writeable)
+    if not 1 <= min(luma.shape) <= max(luma.shape) <= MAX_SIDE:
+        raise refuse("y", f"sides of 1 to {MAX_SIDE} pixels", y)
+    height, width = luma.shape
+    half = (height + 1) // 2, (width + 1) // 2
+    first, second = _plane("u", u, half, writeable), _plane("v", v, half, writeable)
+    if width > 1 and luma.strides[1] != 1:
+        raise OpsError(f"y: expected rows of contiguous bytes (strides [*, 1]), got {list(luma.strides)}")
+    steps = first.strides[1], second.strides[1]
+    if half[1] > 1 and steps not in ((1, 1), (2, 2)):
+        raise OpsError(f"u, v: expected bytes side by side, or every second one of both, got steps of {list(steps)}")
+    return height, width
+
+
+def _plane(name: str, plane: object, size: tuple[int, int] | None, writeable: bool) -> NDArray[np.uint8]:
+    expected = "uint8 [H, W]" if size is None else f"uint8 {list(size)}"
+    if not isinstance(plane, np.ndarray) or plane.dtype != np.uint8 or plane.ndim != 2:
+        raise refuse(name, expected, plane)
+    if size is not None and plane.shape != size:
+        raise refuse(name, expected, plane)
+    if writeable and not plane.flags.writeable:
+        raise OpsError(f"{name}: expected a writeable array, got a read-only {describe(plane)}")
+    return plane
+
+
+def as_weights(weights: Sequence[SupportsFloat]) -> tuple[float, float]:
+    """Return the shares of red and blue in brightness."""
+    try:
+        red, blue = weights
+    except (TypeError, ValueError) as error:
+        raise refuse("weights", "two numbers, the shares of red and blue", weights) from error
+    return as_number("weights", red, MIN_WEIGHT, MAX_WEIGHT), as_number("weights", blue, MIN_WEIGHT, MAX_WEIGHT)
 
 
 def as_boxes(boxes: ArrayLike) -> NDArray[np.float32]:

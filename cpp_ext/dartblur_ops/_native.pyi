@@ -23,3 +23,21 @@ def composite(
 def gaussian(frame: NDArray[np.uint8], boxes: NDArray[np.float32]) -> None: ...
 def pixelate(frame: NDArray[np.uint8], boxes: NDArray[np.float32], blocks: int) -> None: ...
 def solid(frame: NDArray[np.uint8], boxes: NDArray[np.float32], color: tuple[int, int, int]) -> None: ...
+def yuv_to_bgr(
+    y: NDArray[np.uint8],
+    u: NDArray[np.uint8],
+    v: NDArray[np.uint8],
+    red: float,
+    blue: float,
+    full: bool,
+    out: NDArray[np.uint8],
+) -> None: ...
+def bgr_to_yuv(
+    frame: NDArray[np.uint8],
+    red: float,
+    blue: float,
+    full: bool,
+    y: NDArray[np.uint8],
+    u: NDArray[np.uint8],
+    v: NDArray[np.uint8],
+) -> None: ...

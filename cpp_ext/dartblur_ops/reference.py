@@ -123,6 +123,34 @@ def solid(frame: Frame, boxes: ArrayLike, color: Iterable[int] = (0, 0, 0)) -> N
         frame[rect] = tuple(color)
 
 
+def yuv_to_bgr(
+    y: Frame, u: Frame, v: Frame, weights: tuple[float, float], full_range: bool = False
+) -> NDArray[np.float64]:
+    """Turn a picture in 4:2:0 into a frame: exact, neither rounded nor clipped."""
+    red, blue = weights
+    luma_range, chroma_range, black = (255, 255, 0) if full_range else (219, 224, 16)
+    grey = (y.astype(np.float64) - black) * 255 / luma_range
+    to_blue, to_red = (_doubled(plane, y.shape) * 255 / chroma_range for plane in (u, v))
+    b, r = grey + 2 * (1 - blue) * to_blue, grey + 2 * (1 - red) * to_red
+    return np.stack([b, (grey - blue * b - red * r) / (1 - red - blue), r], axis=2)
+
+
+def bgr_to_yuv(
+    frame: Frame, weights: tuple[float, float], full_range: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Turn a frame into a picture in 4:2:0: exact, neither rounded nor clipped."""
+    red, blue = weights
+    luma_range, chroma_range, black = (255, 255, 0) if full_range else (219, 224, 16)
+    shares = np.array([blue, 1 - red - blue, red])
+    odd = [(0, side % 2) for side in frame.shape[:2]]
+    even = np.pad(frame, [odd[0], (1, odd[1][1]), (0, 0)], mode="edge").astype(np.float64)
+    rows = (even[::2] + even[1::2]) / 2
+    cells = (rows[:, :-1:2] + 2 * rows[:, 1::2] + rows[:, 2::2]) / 4
+    chroma = (cells - (cells @ shares)[..., None]) * chroma_range / 255
+    u, v = chroma[..., 0] / (2 * (1 - blue)) + 128, chroma[..., 2] / (2 * (1 - red)) + 128
+    return frame @ shares * luma_range / 255 + black, u, v
+
+
 class _Axis:
     """One axis of a box: its centre, half its size, and the crop around it."""
 
@@ -189,6 +217,16 @@ def _opacity(dx: Floats, dy: Floats, shape: str, feather: np.float32) -> Floats:
     depth = F32(1) - (np.sqrt(square) if shape == "ellipse" else farther)
     share = np.clip(depth / feather, 0, 1) if feather > 0 else np.ones_like(square)
     return np.where(square <= 1, share, F32(0)) if shape == "ellipse" else share
+
+
+def _doubled(plane: Frame, size: tuple[int, int]) -> NDArray[np.float64]:
+    """Colour differences of single pixels, about 0."""
+    offsets = plane.astype(np.float64) - 128
+    rows, columns = (np.arange(side) for side in size)
+    beside = np.clip(rows // 2 + np.where(rows % 2, 1, -1), 0, plane.shape[0] - 1)
+    between = 0.75 * offsets[rows // 2] + 0.25 * offsets[beside]
+    following = np.minimum((columns + 1) // 2, plane.shape[1] - 1)
+    return np.asarray((between[:, columns // 2] + between[:, following]) / 2)
 
 
 def _weights(size: int) -> NDArray[np.float64]:

@@ -79,6 +79,26 @@ void solid(Bytes& frame, const Floats& boxes, Color color) {
     dartblur::solid(image, faces, color.data());
 }
 
+template <class Byte, class Array, class Data>
+dartblur::Yuv420<Byte> yuv_of(Array& y, Array& u, Array& v, Data data) {
+    const int step = size(u, 1) > 1 ? static_cast<int>(u.strides(1)) : 1;
+    return {{data(y), y.strides(0)}, {data(u), u.strides(0)}, {data(v), v.strides(0)}, step};
+}
+
+void yuv_to_bgr(const Bytes& y, const Bytes& u, const Bytes& v, double red, double blue, bool full, Bytes& out) {
+    const auto planes = yuv_of<const std::uint8_t>(y, u, v, [](const Bytes& plane) { return plane.data(); });
+    const auto image = mutable_frame_of(out);
+    py::gil_scoped_release unlocked;
+    dartblur::yuv_to_bgr(planes, {red, blue, full}, image);
+}
+
+void bgr_to_yuv(const Bytes& frame, double red, double blue, bool full, Bytes& y, Bytes& u, Bytes& v) {
+    const auto image = frame_of(frame);
+    const auto planes = yuv_of<std::uint8_t>(y, u, v, [](Bytes& plane) { return plane.mutable_data(); });
+    py::gil_scoped_release unlocked;
+    dartblur::bgr_to_yuv(image, {red, blue, full}, planes);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
@@ -93,4 +113,7 @@ PYBIND11_MODULE(_native, module) {
     module.def("gaussian", &gaussian, frame, boxes);
     module.def("pixelate", &pixelate, frame, boxes, "blocks"_a);
     module.def("solid", &solid, frame, boxes, "color"_a);
+    const auto y = "y"_a.noconvert(), u = "u"_a.noconvert(), v = "v"_a.noconvert();
+    module.def("yuv_to_bgr", &yuv_to_bgr, y, u, v, "red"_a, "blue"_a, "full"_a, out);
+    module.def("bgr_to_yuv", &bgr_to_yuv, frame, "red"_a, "blue"_a, "full"_a, y, u, v);
 }

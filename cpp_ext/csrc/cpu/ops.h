@@ -3,6 +3,7 @@
 
 #include "core/geometry.h"
 #include "core/patch.h"
+#include "core/yuv.h"
 
 namespace dartblur {
 
@@ -20,6 +21,8 @@ void composite(MutableFrame frame, Patches<const float> patches, Boxes boxes, Sh
 void gaussian(MutableFrame frame, Boxes boxes);
 void pixelate(MutableFrame frame, Boxes boxes, int blocks);
 void solid(MutableFrame frame, Boxes boxes, const std::uint8_t color[kChannels]);
+void yuv_to_bgr(Yuv420<const std::uint8_t> in, Colours colours, MutableFrame out);
+void bgr_to_yuv(Frame in, Colours colours, Yuv420<std::uint8_t> out);
 
 // Loops over rows of floats that several operations share.
 
