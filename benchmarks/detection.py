@@ -1,6 +1,6 @@
-"""AP@0.5 of a bundle's detector on WIDER FACE's validation part, run as the SDK runs it.
+"""AP@0.5 of detectors on WIDER FACE's validation part, run as the SDK runs them, in good conditions and in bad ones.
 
-    python benchmarks/detection.py DATA [--model BUNDLE] [--every 1] [--json FILE]
+    python benchmarks/detection.py DATA [--model nano --model small ...] [--conditions] [--every 1] [--json FILE]
 
 DATA holds ``widerface/`` in the published layout. Pictures are scaled to a long side of 640. Faces whose
 sqrt(area) is under 20 px at that size are ignored: neither missed when they aren't found nor false alarms when they
@@ -12,68 +12,119 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from dartblur import load_bundle
 from dartblur.anonymizer import scale_boxes
 from dartblur.backends.cpu import CpuBackend
+from dartblur.bundle import MODELS, Bundle
+from dartblur_train.data.augmentation import compress, in_light, move, put_on_mask, turn
 from dartblur_train.data.cache import read_bgr
+from dartblur_train.data.labels import FaceImage
 from dartblur_train.evaluation.average_precision import PrecisionRecall, average_precision
 from dartblur_train.sources import DataArgs, read_validation
 
-LONG_SIDE = 640
+LONG_SIDE, SMALLEST = 640, 20
 SIZES = ((20, 32), (32, 64), (64, 10_000))
+POINTS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+
+Image = NDArray[np.uint8]
+Boxes = NDArray[np.float32]
+Condition = Callable[[Image, Boxes, np.random.Generator], tuple[Image, Boxes]]
+
+
+def in_darkness(image: Image, boxes: Boxes, random: np.random.Generator) -> tuple[Image, Boxes]:
+    """A sixth of the light, with the noise of a small sensor."""
+    return in_light(image, 1 / 6, 0.002, 0.005, random), boxes
+
+
+def masked(image: Image, boxes: Boxes, random: np.random.Generator) -> tuple[Image, Boxes]:
+    """A light blue mask on each face that counts."""
+    image = image.copy()
+    for box in boxes[np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)) >= SMALLEST]:
+        put_on_mask(image, tuple(box), (230, 190, 130))
+    return image, boxes
+
+
+CONDITIONS: dict[str, Condition] = {
+    "clean": lambda image, boxes, random: (image, boxes),
+    "a sixth of the light": in_darkness,
+    "motion of 9 px": lambda image, boxes, random: (move(image, 9, random.uniform(0, np.pi)), boxes),
+    "JPEG quality 20": lambda image, boxes, random: (compress(image, 20), boxes),
+    "turned by 90 degrees": lambda image, boxes, random: turn(image, boxes, 1),
+    "masks": masked,
+}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--model", type=Path, help="bundle; the built-in one if not given")
+    parser.add_argument("--model", action="append", help="name or bundle; all built-in ones if not given")
+    parser.add_argument(
+        "--conditions", action="store_true", help="also in darkness, motion, compressed, turned, masked"
+    )
     parser.add_argument("--every", type=int, default=1, help="take every n-th picture only")
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
 
-    bundle = load_bundle(args.model)
-    backend = CpuBackend(bundle)
     records = read_validation(DataArgs(args.data))[:: args.every]
+    conditions = CONDITIONS if args.conditions else {"clean": CONDITIONS["clean"]}
+    all_figures = {model: figures_of(load_bundle(model), records, conditions) for model in args.model or MODELS}
+    print(json.dumps(all_figures, indent=2))
+    if args.json:
+        args.json.write_text(json.dumps(all_figures, indent=2) + "\n")
+    return 0
+
+
+def figures_of(bundle: Bundle, records: list[FaceImage], conditions: dict[str, Condition]) -> dict[str, object]:
+    """All that is told of a model."""
+    backend, threshold, box_scale = CpuBackend(bundle), bundle.manifest.threshold, bundle.manifest.box_scale
+    precisions: dict[str, float] = {}
+    for name, condition in conditions.items():
+        seen = look(backend, records, condition)
+        curve = average_precision(*seen[:2], iou=0.5, smallest=SMALLEST)
+        precisions[name] = round(curve.average_precision, 4)
+        if name == "clean":
+            clean, of_clean = seen, curve
+    detections, truth, sizes = clean
+    return {
+        "model": f"{bundle.manifest.name} {bundle.manifest.version}",
+        "pictures": len(records),
+        "faces_20px": of_clean.faces,
+        "ap50_20px": precisions,
+        "threshold": threshold,
+        **{key: round(value, 4) for key, value in at_threshold(of_clean, threshold).items()},
+        **{f"missed_{a}_{b}px": round(missed(detections, truth, threshold, a, b), 4) for a, b in SIZES},
+        "operating_points": [
+            {
+                "threshold": point,
+                **{key: round(value, 4) for key, value in at_threshold(of_clean, point).items()},
+                "altered_outside_faces": round(altered(detections, truth, sizes, point, box_scale), 5),
+            }
+            for point in sorted({*POINTS, threshold})
+        ],
+    }
+
+
+def look(backend: CpuBackend, records: list[FaceImage], condition: Condition) -> tuple[list, list, list]:
+    """What is found in each picture, what is there, and how large it is."""
     detections, truth, sizes = [], [], []
-    for record in records:
+    for number, record in enumerate(records):
         image = read_bgr(record.path)
         scale = LONG_SIDE / max(image.shape[:2])
         if scale != 1:
             image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        image, boxes = condition(image, record.boxes * np.float32(scale), np.random.default_rng(number))
         found = backend.detect(image, 0.02)
         detections.append((found.boxes, found.scores))
-        truth.append((record.boxes * np.float32(scale), record.ignored))
+        truth.append((boxes, record.ignored))
         sizes.append(image.shape[:2])
-
-    curve = average_precision(detections, truth, iou=0.5, smallest=20)
-    threshold = bundle.manifest.threshold
-    figures: dict[str, object] = {
-        "model": f"{bundle.manifest.name} {bundle.manifest.version}",
-        "pictures": len(records),
-        "faces_20px": curve.faces,
-        "ap50_20px": round(curve.average_precision, 4),
-        "threshold": threshold,
-        **{key: round(value, 4) for key, value in at_threshold(curve, threshold).items()},
-    }
-    for low, high in SIZES:
-        figures[f"missed_{low}_{high}px"] = round(missed(detections, truth, threshold, low, high), 4)
-    figures["operating_points"] = [
-        {
-            "threshold": point,
-            **{key: round(value, 4) for key, value in at_threshold(curve, point).items()},
-            "altered_outside_faces": round(altered(detections, truth, sizes, point, bundle.manifest.box_scale), 5),
-        }
-        for point in (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
-    ]
-    print(json.dumps(figures, indent=2))
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=2) + "\n")
-    return 0
+    return detections, truth, sizes
 
 
 def at_threshold(curve: PrecisionRecall, threshold: float) -> dict[str, float]:

@@ -15,8 +15,10 @@ import pytest
 from torch.utils.data import DataLoader
 
 from dartblur_train.data.labels import DataError, FaceImage, face_image
+from dartblur_train.data.mosaic import FaceSamples, SampleSpec
 from dartblur_train.data.problems import Problems
 from dartblur_train.data.published import PublishedSamples
+from dartblur_train.data.samples import collate
 from dartblur_train.data.shards import ShardSet, _cache_name, write_shards
 
 IMAGES, EACH = 24, 4
@@ -266,3 +268,16 @@ def test_wrong_numbers_are_refused(shards: str) -> None:
         ShardSet([])
     with pytest.raises(DataError, match="expected paths or addresses of shards"):
         ShardSet("train-${no_such_variable}.tar")
+
+
+def test_problems_that_reading_processes_meet_are_counted(shards: str) -> None:
+    replace_member(Path(shards.replace("{000000..000005}", "000000")), "json", b"{")
+    problems = Problems("skip")
+    shard_set = ShardSet(shards, window=6, images_per_shard=EACH, problems=problems)
+    samples = FaceSamples([shard_set], [1.0], SampleSpec(size=64, mosaic=0.0), seed=0)
+    loader = DataLoader(samples, batch_sampler=[list(range(k, k + 10)) for k in range(0, 120, 10)], num_workers=2,
+                        collate_fn=collate, multiprocessing_context="fork")  # fmt: skip
+    assert len(list(loader)) == 12
+    assert set(problems.kinds) == {"corrupt sample"}
+    assert problems.count <= EACH, "each but once"
+    assert "shard-000000.tar" in problems.summary()

@@ -24,7 +24,7 @@ from .nets.detectors import build_detector
 from .nets.unet import GENERATORS
 from .patches import PatchGeometry
 from .run import Batch, RunArgs, batches, launch, options_of, resume, train
-from .sources import DataArgs, open_training_sets, read_validation
+from .sources import DataArgs, open_training_sets, read_validation, tell_problems
 
 
 @dataclass(frozen=True)
@@ -198,4 +198,5 @@ def train_dart(args: DartArgs) -> Path:
         )
         samples = FaceSamples(sets, weights, spec, args.run.seed)
     train(trainer, batches(samples, args.run, fabric, trainer.step), args.run, fabric)
+    tell_problems(sets)
     return args.run.out / "generator.safetensors"

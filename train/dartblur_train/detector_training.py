@@ -22,12 +22,18 @@ from .data.mosaic import FaceSamples, SampleSpec
 from .data.published import PublishedSamples
 from .evaluation.average_precision import average_precision
 from .evaluation.detect import detect
+from .losses.distillation import distillation_loss
 from .nets.detectors import DETECTORS, build_detector
 from .nets.edge_detector import EdgeDetector
+from .nets.face_detector import FaceDetector
 from .run import Batch, RunArgs, batches, launch, options_of, resume, train
-from .sources import DataArgs, open_training_sets, read_validation
+from .sources import DataArgs, open_training_sets, read_validation, tell_problems
 
-AUGMENTATIONS = ("mosaic", "published")
+AUGMENTATIONS = ("mosaic", "hard", "published")
+FREE = ("start", "learning_rate", "weight_decay", "warmup", "ema", "check_images")
+"""Options that a resumed run may change."""
+Advice = tuple[Tensor, Tensor]
+"""What a teacher says of a batch: scores ``[N, A]``, 0..1, and boxes ``[N, A, 4]``, xyxy pixels."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,13 @@ class DetectorArgs:
         run: how the run is carried out.
         detector: name in `DETECTORS`.
         start: weights to start from, see `build_detector`; random ones if None.
-        augmentation: ``mosaic``: faces of all sizes, see `SampleSpec`; ``published``: that of the published trainer.
+        augmentation: ``mosaic``: faces of all sizes, see `SampleSpec`; ``hard``: also in the conditions under which
+            cameras fail; ``published``: that of the published trainer.
         sample_size: side of a sample in pixels. Faces are drawn up to 0.8 of it: the largest that the detector will
             know.
         native: probability that a training image is shown at about its own size; see `SampleSpec`.
+        teacher: name and weights of a larger detector with the same places, to learn from as well; None: nobody.
+        teacher_weight: of what the teacher says beside the annotations.
         learning_rate, weight_decay: of AdamW; the rate rises for `warmup` steps and falls as a cosine.
         box_weight: of the edge detector's box loss beside its score loss; None: its own.
         ema: decay of the averaged weights, which are the ones that are saved.
@@ -57,6 +66,8 @@ class DetectorArgs:
     augmentation: str = "mosaic"
     sample_size: int = 320
     native: float = 0.7
+    teacher: tuple[str, Path] | None = None
+    teacher_weight: float = 1.0
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warmup: int = 300
@@ -74,9 +85,9 @@ class DetectorTrainer:
 
     def __init__(self, args: DetectorArgs, fabric: Fabric, validation: list[FaceImage]) -> None:
         self.args, self.fabric, self.validation = args, fabric, validation
-        self.options = options_of(args, ("start", "learning_rate", "weight_decay", "warmup", "ema", "check_images"))
+        self.options = options_of(args, FREE)
         torch.manual_seed(args.run.seed)
-        self.model = build_detector(args.detector, args.start)
+        self.model = build_detector(args.detector, args.start, grow=True)
         if args.box_weight is not None and isinstance(self.model, EdgeDetector):
             self.model.box_weight = args.box_weight
         self.model = self.model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -91,7 +102,8 @@ class DetectorTrainer:
             lr=args.learning_rate,
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
-        self.loss: nn.Module = _Loss(self.model)
+        self.teacher = _open_teacher(args, fabric)
+        self.loss: nn.Module = _Loss(self.model, args.teacher_weight)
         if fabric.world_size > 1:
             self.loss = DistributedDataParallel(self.loss)
         self.step = 0
@@ -106,13 +118,15 @@ class DetectorTrainer:
         """Of `Trainee`."""
         images, faces, ignored = to_device(batch, self.fabric)
         self.model.train()
+        images = images.contiguous(memory_format=torch.channels_last)
         with self.fabric.autocast():
-            score, box = self.loss(images.contiguous(memory_format=torch.channels_last), faces, ignored)
-        loss = score + box
+            advice = self._advice(images)
+            parts = self.loss(images, faces, ignored, advice)
+        loss: Tensor = torch.stack(list(parts.values())).sum()
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()}")
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
         if not torch.isfinite(norm):
             raise FloatingPointError(f"the norm of the gradient is {norm.item()}")
@@ -123,7 +137,15 @@ class DetectorTrainer:
         else:
             self.average.update_parameters(self.model)
         self.step += 1
-        return {"score": score.item(), "box": box.item()}
+        return {name: part.item() for name, part in parts.items()}
+
+    @torch.no_grad()
+    def _advice(self, images: Tensor) -> Advice | None:
+        """Scores and boxes of the teacher."""
+        if self.teacher is None:
+            return None
+        said = self.teacher(images)
+        return said.logits.float().sigmoid(), self.teacher.decode(said).float()
 
     def state(self) -> dict[str, Any]:
         """Of `Trainee`."""
@@ -167,13 +189,37 @@ class DetectorTrainer:
 class _Loss(nn.Module):
     """The forward pass that is differentiated, as one module, so that several processes can share it."""
 
-    def __init__(self, detector: nn.Module) -> None:
+    def __init__(self, detector: FaceDetector, teacher_weight: float) -> None:
         super().__init__()
-        self.detector = detector
+        self.detector, self.teacher_weight = detector, teacher_weight
 
-    def forward(self, images: Tensor, faces: list[Tensor], ignored: list[Tensor]) -> tuple[Tensor, Tensor]:
-        score, box = self.detector.detection_loss(images, faces, ignored)  # type: ignore[operator]
-        return score, box
+    def forward(
+        self, images: Tensor, faces: list[Tensor], ignored: list[Tensor], advice: Advice | None
+    ) -> dict[str, Tensor]:
+        predictions = self.detector(images)
+        score, box = self.detector.judge(predictions, faces, ignored)
+        if advice is None:
+            return {"score": score, "box": box}
+        logits, boxes = predictions.logits.float(), self.detector.decode(predictions).float()
+        taught = torch.stack(distillation_loss(logits, boxes, *advice)).sum()
+        return {"score": score, "box": box, "taught": self.teacher_weight * taught}
+
+
+def _open_teacher(args: DetectorArgs, fabric: Fabric) -> FaceDetector | None:
+    """The fixed detector to learn from; raises `DataError` where it looks at other places than the student."""
+    if args.teacher is None:
+        return None
+    name, weights = args.teacher
+    teacher = build_detector(name, weights).eval().requires_grad_(False)
+    blank = torch.zeros(1, 3, args.sample_size, args.sample_size)
+    with torch.no_grad():
+        # A student that trains must not count a blank picture.
+        places = [build_detector(args.detector).eval()(blank).anchors, teacher(blank).anchors]
+    if places[0].shape != places[1].shape or not torch.equal(*places):
+        raise DataError(
+            f"teacher: expected a detector with the places of {args.detector}, got {name}: take an edge one"
+        )
+    return teacher.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def to_device(batch: Batch, fabric: Fabric) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -203,7 +249,9 @@ def train_detector(args: DetectorArgs) -> Path:
     if args.augmentation == "published":
         samples = PublishedSamples(sets, weights, args.sample_size, args.run.seed)
     else:
-        spec = SampleSpec(args.sample_size, native=args.native, face_size=(12.0, 0.8 * args.sample_size))
+        hard, face_size = args.augmentation == "hard", (12.0, 0.8 * args.sample_size)
+        spec = SampleSpec(args.sample_size, native=args.native, face_size=face_size, hard=hard)
         samples = FaceSamples(sets, weights, spec, args.run.seed)
     train(trainer, batches(samples, args.run, fabric, trainer.step), args.run, fabric)
+    tell_problems(sets)
     return args.run.out / "detector.safetensors"

@@ -29,7 +29,7 @@ from .methods import Method, build_method
 from .nets.unet import GENERATORS
 from .patches import PatchGeometry, crop_grid, face_mask
 from .run import Batch, RunArgs, batches, launch, options_of, resume, train
-from .sources import DataArgs, open_training_sets, read_validation
+from .sources import DataArgs, open_training_sets, read_validation, tell_problems
 
 
 @dataclass(frozen=True)
@@ -235,6 +235,7 @@ def train_recovery(args: RecoveryArgs) -> Path:
     spec = SampleSpec(args.size, mosaic=0.0, face_size=(20.0, 160.0), scale=(0.4, 2.0), max_faces=64, photometric=False)
     samples = FaceSamples(sets, weights, spec, args.run.seed)
     train(trainer, batches(samples, args.run, fabric, trainer.step), args.run, fabric)
+    tell_problems(sets)
     return args.run.out / "attacker.safetensors"
 
 

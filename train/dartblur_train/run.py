@@ -178,6 +178,8 @@ def options_of(args: Any, free: Collection[str]) -> dict[str, str]:
 
 
 def _as_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "=".join(map(_as_text, value))
     if not isinstance(value, Path):
         return str(value)
     file = value / "manifest.json" if value.is_dir() else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,12 @@ def read_validation(data: DataArgs, most: int | None = None) -> list[FaceImage]:
     records = _readable(records, problems)
     _tell(problems)
     return records
+
+
+def tell_problems(sets: Sequence[ImageSet]) -> None:
+    """Says what has been skipped, also by the processes that read: shards show what is wrong only then."""
+    for problems in {id(item.problems): item.problems for item in sets}.values():
+        _tell(problems)
 
 
 def _folders(folder: Path) -> dict[str, Path]:

@@ -22,6 +22,7 @@ from .training import (
     _bad_data,
     _prepare_training,
     _trained,
+    named_file,
 )
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def fidelity(
         source,
         out,
         dict(_copy(text, source, quality) for text in method),
-        dict(_named_file("--detector", text) for text in detector),
+        dict(named_file("--detector", text) for text in detector),
         DetectorArgs(source, run, check_images=100),
         range(seed, seed + seeds),
         confidence,
@@ -141,7 +142,7 @@ def _copy(text: str, source: DataArgs, quality: int) -> tuple[str, Callable[[Pat
     from .. import __version__
     from .dataset import _progress, encode
 
-    name, weights = _named_file("--method", text)
+    name, weights = named_file("--method", text)
     if weights is None and not is_plain(name):
         raise InputError(
             f"--method: expected {', '.join(PLAIN)}, pixelate-N, or NAME=GENERATOR for a learned blur, got {text!r}"
@@ -163,10 +164,3 @@ def _copy(text: str, source: DataArgs, quality: int) -> tuple[str, Callable[[Pat
             anonymize_data_set(args, encode, report)
 
     return name, make
-
-
-def _named_file(option: str, text: str) -> tuple[str, Path | None]:
-    name, equals, file = text.partition("=")
-    if not name or "/" in name or (equals and not file):
-        raise InputError(f"{option}: expected NAME or NAME=FILE, got {text!r}")
-    return name, Path(file) if equals else None

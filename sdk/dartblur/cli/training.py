@@ -57,14 +57,21 @@ def detector(
     shards: ShardsOption = None,
     on_bad_data: BadDataOption = "refuse",
     detector: Annotated[
-        str, typer.Option(help="Family: edge-small, retinaface, pyramidbox or yolo-face.")
+        str, typer.Option(help="Family: edge-nano, edge-small, edge-base, retinaface, pyramidbox or yolo-face.")
     ] = "edge-small",
     start: Annotated[
-        Path | None, typer.Option(help="Weights to start from: .safetensors, or a bundle's .onnx.")
+        Path | None,
+        typer.Option(help="Weights to start from, also of a smaller size: .safetensors or .onnx."),
     ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="FAMILY=WEIGHTS of a larger edge detector to learn from as well.")
+    ] = None,
+    teacher_weight: Annotated[float, typer.Option(min=0, help="Of what the teacher says.")] = 1.0,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 10_000,
     batch: Annotated[int, typer.Option(min=1, help="Samples a step on each device.")] = 32,
-    augmentation: Annotated[str, typer.Option(help="mosaic (faces of all sizes) or published.")] = "mosaic",
+    augmentation: Annotated[
+        str, typer.Option(help="mosaic (faces of all sizes), hard (also at night, moved, masked ...) or published.")
+    ] = "mosaic",
     sample_size: Annotated[int, typer.Option(min=64, help="Side of a sample, pixels; a multiple of 32.")] = 320,
     native: Annotated[float, typer.Option(min=0, max=1, help="Share of images shown at about their own size.")] = 0.7,
     learning_rate: Annotated[float, typer.Option(min=0, help="Of AdamW, at its highest.")] = 2e-3,
@@ -91,6 +98,8 @@ def detector(
         augmentation=augmentation,
         sample_size=sample_size,
         native=native,
+        teacher=_teacher(teacher),
+        teacher_weight=teacher_weight,
         learning_rate=learning_rate,
         box_weight=box_weight,
         ema=ema,
@@ -222,6 +231,9 @@ def export(
     version: Annotated[str, typer.Option(help="Version of the model.")] = "1",
     threshold: Annotated[float, typer.Option(min=0.01, max=0.99, help="Default threshold of its users.")] = 0.4,
     box_scale: Annotated[float, typer.Option(min=1, max=4, help="Default box scale of its users.")] = 1.15,
+    detect_size: Annotated[
+        int, typer.Option(min=128, max=960, help="Long side that frames are searched at, pixels; a multiple of 64.")
+    ] = 640,
     frame: Annotated[str | None, typer.Option(help="Only frame size of the fused graphs, WxH. Default: all.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Frames at once in the fused graphs. Default: any.")] = None,
     slots: Annotated[int, typer.Option(min=1, max=1024, help="Most faces in a frame of the fused graphs.")] = 32,
@@ -234,6 +246,8 @@ def export(
     """Write a model bundle, after comparing every graph with PyTorch."""
     if compositing not in ("none", "plugin"):
         raise InputError(f"--compositing: expected none or plugin, got {compositing!r}")
+    if detect_size % 64:
+        raise InputError(f"--detect-size: expected a multiple of 64, got {detect_size}")
     _need("export", "onnxscript")
     _need("export", "dartblur_export.exporting")
     from dartblur_export.exporting import ExportArgs, export_bundle
@@ -247,6 +261,7 @@ def export(
         version,
         threshold=threshold,
         box_scale=box_scale,
+        long_side=detect_size,
         fused=FusedSpec(slots, held),
         frame=None if frame is None else _frame_size(frame),
         batch=batch,
@@ -290,3 +305,20 @@ def _trained(run: Callable[[], Path]) -> Path:
         raise DartBlurError(str(error)) from error
     except OSError as error:
         raise InputError(f"{error.filename or 'a file'}: {error.strerror or error}") from error
+
+
+def _teacher(text: str | None) -> tuple[str, Path] | None:
+    if text is None:
+        return None
+    name, weights = named_file("--teacher", text)
+    if weights is None:
+        raise InputError(f"--teacher: expected FAMILY=WEIGHTS, got {text!r}: an untrained detector teaches nothing")
+    return name, weights
+
+
+def named_file(option: str, text: str) -> tuple[str, Path | None]:
+    """``NAME`` or ``NAME=FILE``, as `option` has it, in its parts; raises `InputError`."""
+    name, equals, file = text.partition("=")
+    if not name or "/" in name or (equals and not file):
+        raise InputError(f"{option}: expected NAME or NAME=FILE, got {text!r}")
+    return name, Path(file) if equals else None

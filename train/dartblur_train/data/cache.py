@@ -20,7 +20,13 @@ ATTEMPTS = 100
 
 
 class ImageSet(Protocol):
-    """Annotated images to draw training samples from."""
+    """Annotated images to draw training samples from.
+
+    Attributes:
+        problems: what could not be used, so far.
+    """
+
+    problems: Problems
 
     def __len__(self) -> int:
         """Number of images."""
@@ -134,14 +140,14 @@ class ImageCache:
         memory: int = 6 * 2**30,
         threads: int = 2,
     ) -> None:
-        self._problems = problems or Problems()
+        self.problems = problems or Problems()
         usable: list[FaceImage] = []
         sizes: list[tuple[int, int]] = []
         for record, size in zip(records, sizes_or_errors([r.path for r in records], threads), strict=True):
             if isinstance(size, DataError):
-                report_unreadable(record.path, size, self._problems)
+                report_unreadable(record.path, size, self.problems)
             else:
-                usable.append(without_faces_outside(record, size, self._problems))
+                usable.append(without_faces_outside(record, size, self.problems))
                 sizes.append(size)
         kept = int(np.searchsorted(np.cumsum([width * height * 3 for width, height in sizes]), memory, side="right"))
         decoded, self._images = self._decode(usable[:kept], threads)
@@ -161,7 +167,7 @@ class ImageCache:
         with ThreadPoolExecutor(threads) as pool:
             for record, result in zip(records, pool.map(image, records), strict=True):
                 if isinstance(result, DataError):
-                    report_unreadable(record.path, result, self._problems)
+                    report_unreadable(record.path, result, self.problems)
                 else:
                     good.append(record)
                     images.append(result)
@@ -181,5 +187,5 @@ class ImageCache:
             try:
                 return self.records[index], self[index]
             except DataError as error:
-                report_unreadable(self.records[index].path, error, self._problems)
+                report_unreadable(self.records[index].path, error, self.problems)
         raise DataError(f"expected readable images, got {ATTEMPTS} in a row that are not")

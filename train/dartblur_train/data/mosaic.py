@@ -1,4 +1,4 @@
-"""Training samples of the detector: scale-sampled crops and 2x2 mosaics, with photometric changes.
+"""Training samples of the detector: scale-sampled crops and 2x2 mosaics, with pasted faces, seen in bad light.
 
 The size that a face gets is drawn first and the image scaled to it ("data-anchor sampling", PyramidBox,
 ECCV 2018, section 3.4): portraits become small faces, and every size is seen equally often.
@@ -13,12 +13,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from .augmentation import FacePaster, cover_parts, hardship, maybe_turn, photometric
 from .cache import ImageSet
 from .labels import FaceImage
 from .samples import DrawnSamples, Sample, clip, flip
 
 FILL = 114
 """Grey of the area that no image covers."""
+
+PASTE = 0.25
+"""How often a hard sample gets pasted faces."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class SampleSpec:
         native_scale: range of the scale then, log-uniform.
         smallest: faces below this size, pixels, are ignored in training.
         photometric: change light, colour and sharpness.
+        hard: also paste in small faces of another image, cover parts of faces, show the world dark, moved, or turned.
         max_faces: ground truth is padded to this many faces; the largest are kept, the rest left out.
     """
 
@@ -46,6 +51,7 @@ class SampleSpec:
     smallest: float = 7.0
     max_faces: int = 160
     photometric: bool = True
+    hard: bool = False
 
 
 class FaceSamples(DrawnSamples):
@@ -61,6 +67,7 @@ class FaceSamples(DrawnSamples):
     def __init__(self, sets: Sequence[ImageSet], weights: Sequence[float], spec: SampleSpec, seed: int) -> None:
         super().__init__(sets, weights, seed)
         self._spec = spec
+        self._paster = FacePaster()
 
     def _sample(self, random: np.random.Generator, index: int) -> Sample:
         spec = self._spec
@@ -68,10 +75,20 @@ class FaceSamples(DrawnSamples):
         pieces = list(self._fill(canvas, (0, 0, spec.size, spec.size), random, index))
         faces = np.concatenate([boxes for boxes, _ in pieces])
         ignored = np.concatenate([ignore for _, ignore in pieces])
+        if spec.hard and random.random() < PASTE:
+            record, image = self._draw(random, index)
+            pasted = self._paster.paste(canvas, faces, image, record.boxes[~record.ignored], random)
+            faces, ignored = np.concatenate([faces, pasted]), np.concatenate([ignored, _size(pasted) < spec.smallest])
         if random.random() < 0.5:
             canvas, faces = flip(canvas, faces)
+        if spec.hard:
+            cover_parts(canvas, faces[~ignored], random)
+        if spec.photometric:
+            canvas = photometric(canvas, random)
+        if spec.hard:
+            canvas, faces = maybe_turn(hardship(canvas, random), faces, random)
         order = np.argsort(-_size(faces))[: spec.max_faces]
-        return photometric(canvas, random) if spec.photometric else canvas, faces[order], ignored[order]
+        return canvas, faces[order], ignored[order]
 
     def _fill(
         self,
@@ -150,28 +167,6 @@ class FaceSamples(DrawnSamples):
         keep = seen > 0
         ignored = ignored | (_size(clipped) < self._spec.smallest) | (seen < 0.4)
         return clipped[keep], ignored[keep]
-
-
-def photometric(image: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
-    """Random gain, offset, saturation and gamma; sometimes grey, blurred, noisy or compressed."""
-    if random.random() < 0.5:
-        gain = random.uniform(0.6, 1.4, 3) if random.random() < 0.3 else random.uniform(0.6, 1.4)
-        curve = np.linspace(0, 1, 256)[:, None] ** random.uniform(0.7, 1.5) * gain + random.uniform(-0.12, 0.12)
-        table = (np.broadcast_to(curve, (256, 3)).clip(0, 1) * 255).astype(np.uint8)
-        image = cv2.LUT(image, table[None])  # type: ignore[assignment]
-    if random.random() < 0.2:
-        grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-        keep = 0.0 if random.random() < 0.4 else random.uniform(0, 1.6)
-        image = cv2.addWeighted(image, keep, grey, 1 - keep, 0)  # type: ignore[assignment]
-    kind = random.random()
-    if kind < 0.08:
-        image = cv2.GaussianBlur(image, (0, 0), random.uniform(0.5, 1.8))  # type: ignore[assignment]
-    elif kind < 0.14:
-        image = np.clip(image + random.normal(0, random.uniform(2, 14), image.shape), 0, 255).astype(np.uint8)
-    elif kind < 0.22:
-        encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(20, 75))])[1]
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR)  # type: ignore[assignment]
-    return image
 
 
 def _size(boxes: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
+import weakref
 from collections import Counter
+from pathlib import Path
 from typing import Literal
 
 EXAMPLES = 5
@@ -14,26 +19,33 @@ class DataError(ValueError):
 
 
 class Problems:
-    """Collects what is wrong with a data set.
+    """Collects what is wrong with a data set, also what processes meet that are forked to read it.
+
+    What is met again at the same place counts once.
 
     Args:
         policy: ``refuse`` raises at the first problem, ``skip`` counts it and lets the reader go on without the datum.
-
-    Attributes:
-        kinds: how often each kind of problem was met.
     """
 
     def __init__(self, policy: Literal["refuse", "skip"] = "refuse") -> None:
         if policy not in ("refuse", "skip"):
             raise DataError(f"expected the policy 'refuse' or 'skip' for bad data, got {policy!r}")
         self.policy = policy
-        self.kinds: Counter[str] = Counter()
-        self._examples: list[str] = []
+        # Forked processes share the file and append whole lines to it.
+        self._log, name = tempfile.mkstemp(prefix="dartblur-problems-")
+        Path(name).unlink()
+        weakref.finalize(self, os.close, self._log)
+        self._noted: set[tuple[str, str]] = set()
+
+    @property
+    def kinds(self) -> Counter[str]:
+        """How often each kind of problem was met."""
+        return Counter(what.partition(":")[0] for _, what in self._all())
 
     @property
     def count(self) -> int:
         """Number of problems so far."""
-        return self.kinds.total()
+        return len(self._all())
 
     def report(self, where: str, what: str) -> None:
         """Takes a problem.
@@ -51,13 +63,21 @@ class Problems:
 
     def note(self, where: str, what: str) -> None:
         """Counts what is known to occur in a published data set and is therefore never refused."""
-        self.kinds[what.partition(":")[0]] += 1
-        if len(self._examples) < EXAMPLES:
-            self._examples.append(f"{where}: {what}")
+        if (where, what) not in self._noted:
+            self._noted.add((where, what))
+            os.write(self._log, json.dumps([where, what]).encode() + b"\n")
 
     def summary(self) -> str:
         """Counts by kind, and the first few examples, a line each."""
-        if not self.kinds:
+        problems = self._all()
+        if not problems:
             return "no problem in the data"
         kinds = ", ".join(f"{count} x {kind}" for kind, count in self.kinds.most_common())
-        return "\n".join([f"{self.count} problems in the data: {kinds}", *(f"  {text}" for text in self._examples)])
+        examples = [f"  {where}: {what}" for where, what in problems[:EXAMPLES]]
+        return "\n".join([f"{len(problems)} problems in the data: {kinds}", *examples])
+
+    def _all(self) -> list[tuple[str, str]]:
+        """Where and what, in the order in which they were met."""
+        size = os.fstat(self._log).st_size
+        lines = os.pread(self._log, size, 0).splitlines()
+        return list(dict.fromkeys((where, what) for where, what in map(json.loads, lines)))

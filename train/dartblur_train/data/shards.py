@@ -111,7 +111,7 @@ class ShardSet:
                 f"expected shards, window and images_per_shard of 1 or more, got {urls!r}, {window}, {images_per_shard}"
             )
         self._window, self._seed, self._images_per_shard = window, seed, images_per_shard
-        self._problems = problems or Problems()
+        self.problems = problems or Problems()
         self._cache = None
         if cache is not None:
             self._cache = FileCache(
@@ -136,9 +136,9 @@ class ShardSet:
                 try:
                     record, image = _decode(sample, name)
                 except DataError as error:
-                    self._problems.report(name, f"corrupt sample: {str(error).removeprefix(f'{name}: ')}")
+                    self.problems.report(name, f"corrupt sample: {str(error).removeprefix(f'{name}: ')}")
                 else:
-                    return without_faces_outside(record, (image.shape[1], image.shape[0]), self._problems), image
+                    return without_faces_outside(record, (image.shape[1], image.shape[0]), self.problems), image
         raise DataError(f"{self._url(first)}: expected samples, got {ATTEMPTS} in a row that can't be read")
 
     def _url(self, number: int) -> str:
@@ -173,9 +173,9 @@ class ShardSet:
         if errors:
             first = errors[0]  # webdataset appends to args, so str() would give a tuple
             reason = getattr(first, "strerror", None) or next(iter(first.args), repr(first))
-            self._problems.report(url, f"corrupt shard: expected a tar file, got {reason}")
+            self.problems.report(url, f"corrupt shard: expected a tar file, got {reason}")
         elif not samples:
-            self._problems.report(url, "corrupt shard: expected samples, got an empty tar file")
+            self.problems.report(url, "corrupt shard: expected samples, got an empty tar file")
         return samples
 
     def _fetch(self, url: str) -> IO[bytes]:

@@ -23,13 +23,14 @@ DETECTORS: dict[str, Callable[[], FaceDetector]] = {
 """Makers of detectors with random weights."""
 
 
-def build_detector(name: str, weights: Path | None = None) -> FaceDetector:
+def build_detector(name: str, weights: Path | None = None, grow: bool = False) -> FaceDetector:
     """A detector of a family.
 
     Args:
         name: in `DETECTORS`.
         weights: ``.safetensors`` of a training run, a bundle's ``detector.onnx``, or a published ``.pth``;
             random ones if None.
+        grow: take weights of a smaller detector, where what it lacks changes nothing at first.
 
     Raises:
         DataError: the name is unknown, or the file doesn't hold weights of this family.
@@ -42,7 +43,7 @@ def build_detector(name: str, weights: Path | None = None) -> FaceDetector:
     if not weights.is_file():
         raise DataError(f"{weights} is not there: expected weights of the detector {name!r}")
     if weights.suffix != ".pth":
-        start_from(detector, weights, "detector.")
+        start_from(detector, weights, "detector.", detector.may_be_new if grow else None)
         return detector
     state = {key.removeprefix("module."): value for key, value in load_checkpoint(weights).items()}
     fill_in(detector, state, weights)

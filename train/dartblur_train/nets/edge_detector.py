@@ -29,15 +29,24 @@ class EdgeDetectorSpec:
         widths: channels at strides 4, 8, 16 and 32.
         depths: residual blocks after the downsampling block at strides 4, 8, 16 and 32.
         pyramid: channels of the feature pyramid and the head.
+        dense: for each of those strides the inner widths of the dense blocks that end it.
+        dense_head: inner widths of the dense blocks of the head.
     """
 
     stem: int = 16
     widths: tuple[int, int, int, int] = (32, 64, 128, 192)
     depths: tuple[int, int, int, int] = (1, 3, 3, 2)
     pyramid: int = 64
+    dense: tuple[tuple[int, ...], ...] = ((), (), (), ())
+    dense_head: tuple[int, ...] = ()
 
 
-SPECS = {"small": EdgeDetectorSpec()}
+SPECS = {
+    "nano": EdgeDetectorSpec(widths=(24, 48, 80, 96), depths=(1, 2, 2, 1), pyramid=48, dense=((), (16,), (), ())),
+    "small": EdgeDetectorSpec(dense=((), (32,), (32,), ())),
+    "base": EdgeDetectorSpec(dense=((16,), (64, 64), (64,), ()), dense_head=(48,)),
+}
+"""Sizes by name. A larger one can start from a smaller one's weights where they differ in dense blocks alone."""
 
 
 class DepthwiseBlock(nn.Module):
@@ -56,6 +65,27 @@ class DepthwiseBlock(nn.Module):
         y = self.relu(self.norm1(self.depthwise(x)))
         y = self.norm2(self.pointwise(y))
         out: Tensor = self.relu(x + y if self.residual else y)
+        return out
+
+
+class DenseBlock(nn.Module):
+    """Two full 3x3 convolutions beside the identity, which is all that a new block does.
+
+    A depthwise block moves more bytes than it computes; this one is the other way round, so its operations are cheap.
+    """
+
+    def __init__(self, channels: int, inner: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, inner, 3, 1, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, channels, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        nn.init.zeros_(self.norm2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
+        out: Tensor = self.relu(x + y)
         return out
 
 
@@ -80,8 +110,9 @@ class EdgeDetector(FaceDetector):
             nn.Sequential(
                 DepthwiseBlock(before, width, stride=2),
                 *(DepthwiseBlock(width, width) for _ in range(depth)),
+                *(DenseBlock(width, inner) for inner in dense),
             )
-            for before, width, depth in zip(channels[:-1], spec.widths, spec.depths, strict=True)
+            for before, width, depth, dense in zip(channels[:-1], spec.widths, spec.depths, spec.dense, strict=True)
         )
         self.lateral = nn.ModuleList(
             nn.Sequential(nn.Conv2d(width, spec.pyramid, 1, bias=False), nn.BatchNorm2d(spec.pyramid))
@@ -89,6 +120,7 @@ class EdgeDetector(FaceDetector):
         )
         self.smooth = nn.ModuleList(DepthwiseBlock(spec.pyramid, spec.pyramid) for _ in STRIDES)
         self.head = DepthwiseBlock(spec.pyramid, spec.pyramid)
+        self.dense_head = nn.Sequential(*(DenseBlock(spec.pyramid, inner) for inner in spec.dense_head))
         self.predict = nn.Conv2d(spec.pyramid, 5, 1)
         self._init_weights()
 
@@ -102,6 +134,10 @@ class EdgeDetector(FaceDetector):
         # A prior of one face in a hundred cells: without it the first steps drown in negatives (RetinaNet, 4.1).
         nn.init.constant_(self.predict.bias[:1], -4.6)
         nn.init.constant_(self.predict.bias[3:], 1.0)
+
+    def may_be_new(self, name: str) -> bool:
+        """Of `FaceDetector`: the weights of dense blocks, which start as the identity."""
+        return isinstance(self.get_submodule(name.rpartition(".")[0].rpartition(".")[0]), DenseBlock)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """``images`` as for `forward`; the pyramid's three maps ``[N, C, H/s, W/s]``, finest first."""
@@ -120,7 +156,11 @@ class EdgeDetector(FaceDetector):
 
     def forward(self, images: Tensor) -> Predictions:
         levels = self.features(images)
-        raw = torch.cat([self.predict(self.head(level)).flatten(2) for level in levels], 2).transpose(1, 2).float()
+        raw = (
+            torch.cat([self.predict(self.dense_head(self.head(level))).flatten(2) for level in levels], 2)
+            .transpose(1, 2)
+            .float()
+        )
         logits, offsets = torch.split(raw, [1, 4], dim=2)
         shapes = [(level.shape[-2], level.shape[-1]) for level in levels]
         cells = make_anchors(shapes, STRIDES, [[s] for s in STRIDES], images.device)
