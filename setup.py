@@ -124,7 +124,8 @@ extensions: list[Pybind11Extension] = [
         include_dirs=[str(SOURCES)],
         depends=HEADERS,
         cxx_std=17,
-        extra_compile_args=["-O3", *WARNINGS, "-fno-math-errno", "-ffp-contract=off"],
+        # Python's own flags let signed numbers wrap, and then loops over int indices aren't vectorised.
+        extra_compile_args=["-O3", *WARNINGS, "-fno-math-errno", "-ffp-contract=off", "-fno-wrapv"],
     )
 ]
 if toolkit := requested_toolkit():

@@ -24,7 +24,9 @@ MANIFEST = "manifest.json"
 GRAPHS = ("detector.onnx", "generator.onnx", "fused.onnx")
 OPTIONAL_GRAPHS = ("fused-half.onnx", "redacting.onnx", "redacting-half.onnx")
 FILES = (MANIFEST, *GRAPHS, *OPTIONAL_GRAPHS)
-DEFAULT_MODEL = "default"
+MODELS = ("nano", "small", "base")
+"""The models that come with the package, the quickest first."""
+DEFAULT_MODEL = "small"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,12 @@ class Manifest:
     files: dict[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
-    def detector_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the detector's input for a frame: the frame scaled to `long_side`, then padded."""
+    def detector_size(self, height: int, width: int, long_side: int | None = None) -> tuple[int, int]:
+        """Height and width of the detector's input for a frame: scaled to `long_side` (None: its own), then padded."""
+        long_side = long_side or self.long_side
         # In whole numbers and rounded up, as the fused graph does it, so that all of the scaled frame has room.
         room = max(height, width) * self.multiple
-        rows, columns = ((side * self.long_side + room - 1) // room for side in (height, width))
+        rows, columns = ((side * long_side + room - 1) // room for side in (height, width))
         return rows * self.multiple, columns * self.multiple
 
     def to_json(self) -> str:
@@ -94,15 +97,17 @@ class Bundle:
     source: str
 
 
-def load_bundle(path: str | Path | None = None) -> Bundle:
-    """Reads a bundle from a folder or a zip file; None is the default model of the package.
+def load_bundle(model: str | Path | None = None) -> Bundle:
+    """Reads a bundle: one of `MODELS` by its name, a folder or a zip file; None is the package's default.
 
     Raises:
         BundleError: a file is missing or differs from the manifest, or the manifest is not one this version reads.
     """
-    root = default_bundle() if path is None else Path(path)
+    root = bundle_path(model)
     if not root.exists():
-        raise BundleError(f"{root}: expected a model bundle (folder or .zip), nothing is there: check --model")
+        raise BundleError(
+            f"{root}: expected {', '.join(MODELS)}, or a model bundle (folder or .zip), nothing is there: check --model"
+        )
     files = _read_zip(root) if root.is_file() else _read_folder(root)
     if MANIFEST not in files:
         raise BundleError(f"{root}: expected a model bundle, it has no {MANIFEST}: make one with 'dartblur export'")
@@ -119,9 +124,18 @@ def load_bundle(path: str | Path | None = None) -> Bundle:
     return Bundle(manifest, {name: files[name] for name in names}, str(root))
 
 
+def bundle_path(model: str | Path | None = None) -> Path:
+    """Where a bundle lies: one of `MODELS` by its name, or what the path says; None or ``default`` is the default one.
+
+    A folder here that is called like a model is meant where it is given with its own folder: ``../here/small``.
+    """
+    name = DEFAULT_MODEL if model is None or str(model) == "default" else str(model)
+    return Path(str(resources.files(__package__))) / "models" / name if name in MODELS else Path(name)
+
+
 def default_bundle() -> Path:
-    """Folder of the model that comes with the package."""
-    return Path(str(resources.files(__package__))) / "models" / DEFAULT_MODEL
+    """Folder of the default model."""
+    return bundle_path()
 
 
 def parse_manifest(text: bytes, source: str) -> Manifest:

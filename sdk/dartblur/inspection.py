@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .bundle import MANIFEST, load_bundle, sha256
+from .bundle import MANIFEST, bundle_path, load_bundle, sha256
 from .errors import BundleError, InputError
 from .onnx_outline import read_outline
 from .passport import Passport, bundle_sha256, damage, file_sha256, parse_passport, passport_path
@@ -25,8 +25,11 @@ def inspect_file(path: Path) -> dict[str, Any]:
         InputError: there is nothing, or nothing that is known here.
         BundleError: a bundle or graph is damaged.
     """
+    path = bundle_path(path)
     if not path.exists():
-        raise InputError(f"{path}: expected a bundle, .onnx or .engine file, nothing is there: check the name")
+        raise InputError(
+            f"{path}: expected a model's name, a bundle, .onnx or .engine file, nothing is there: check the name"
+        )
     if path.name == MANIFEST:
         return _bundle(path.parent)
     if path.is_dir() or path.suffix == ".zip":

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .bundle import MANIFEST, Bundle, default_bundle, sha256
+from .bundle import DEFAULT_MODEL, MANIFEST, MODELS, Bundle, bundle_path, sha256
 from .errors import BackendError, BundleError, SinkError
 
 SCHEMA_VERSION = 1
@@ -167,8 +167,11 @@ def build_command(
 
 
 def bundle_argument(bundle: Bundle | None) -> str | None:
-    """A bundle on the command line of ``dartblur build``; None for the built-in one, which goes without saying."""
-    return None if bundle is None or Path(bundle.source) == default_bundle() else bundle.source
+    """A bundle on the command line of ``dartblur build``; None for the default one, which goes without saying."""
+    if bundle is None:
+        return None
+    built_in = next((name for name in MODELS if Path(bundle.source) == bundle_path(name)), None)
+    return None if built_in == DEFAULT_MODEL else built_in or bundle.source
 
 
 def read_passport(engine: str | Path, bundle: Bundle | None = None, **known: Any) -> Passport:
@@ -351,8 +354,11 @@ def _build_anew(engine: Path, bundle: Bundle | None, **known: Any) -> str:
 
 
 def _bundle_of(passport: Passport, bundle: Bundle | None) -> str | None:
-    if bundle is not None or sha256((default_bundle() / MANIFEST).read_bytes()) == passport.bundle_sha256:
+    if bundle is not None:
         return bundle_argument(bundle)
+    for name in MODELS:
+        if sha256((bundle_path(name) / MANIFEST).read_bytes()) == passport.bundle_sha256:
+            return None if name == DEFAULT_MODEL else name
     # Where the bundle lies isn't in a passport, since it travels between machines.
     return f"BUNDLE-OF-{passport.model}-{passport.model_version}"
 

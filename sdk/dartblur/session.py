@@ -20,7 +20,7 @@ from .records.metrics import Metrics
 from .stream import Sink, Source, Summary, open_sink, open_source, protection_for, run
 from .stream.observers import Observer, Observers
 from .stream.options import SinkOptions, SourceOptions
-from .stream.uris import shown
+from .stream.uris import scheme_of, shown
 
 if TYPE_CHECKING:
     from .records.audit import AuditLog
@@ -131,6 +131,7 @@ class Session:
             self.source = stack.enter_context(open_source(settings.source, settings.source_options))
             self._protection = settings.protection(self.source)
             info = self.source.info
+            _check_files(settings, info.live)
             if info.width:
                 self._protection.zones.check(info.width, info.height)
             self._audit = self._open_audit(stack)
@@ -203,3 +204,13 @@ class Session:
 
             model, policy = self._anonymizer.model_name, policy_of(self._anonymizer, self._protection)
             self._audit.begin(Header(self.source.info.uri, model, model_sha256(self._choice), policy))
+
+
+def _check_files(settings: StreamSettings, live: bool) -> None:
+    """Of several files, as a shell makes them of ``*.mp4``, all but the first would be taken for outputs."""
+    files = [uri for uri in settings.sinks if uri != PAGE and not scheme_of(uri)]
+    if not live and len(files) > 1:
+        raise InputError(
+            f"{shown(settings.source)}: expected one output file or folder, got {', '.join(files)}: several inputs are "
+            "anonymized one after another, or as a folder of pictures"
+        )

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
-import dartblur
 from dartblur import BundleError, load_bundle
 from dartblur.backends.cpu import CpuBackend
-from dartblur.bundle import GRAPHS, Manifest, parse_manifest
+from dartblur.bundle import GRAPHS, MODELS, Manifest, bundle_path, default_bundle, parse_manifest
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    shutil.copytree(Path(dartblur.__file__).parent / "models" / "default", tmp_path / "bundle")
+    shutil.copytree(default_bundle(), tmp_path / "bundle")
     return tmp_path / "bundle"
 
 
@@ -101,3 +100,23 @@ def test_a_generator_of_another_patch_size_is_refused(copy: Path) -> None:
     (copy / "manifest.json").write_text(json.dumps(manifest | {"patch_size": 32}))
     with pytest.raises(BundleError, match=r"generator.onnx: expected patches \[3, 32, 32\]"):
         CpuBackend(load_bundle(copy))
+
+
+def test_the_models_of_the_package_go_by_their_names() -> None:
+    assert load_bundle().manifest.name == load_bundle("default").manifest.name == "dartblur-small"
+    for name in MODELS:
+        bundle = load_bundle(name)
+        assert bundle.manifest.name == f"dartblur-{name}"
+        assert set(bundle.graphs) >= set(GRAPHS)
+        assert load_bundle(Path(name)).manifest == bundle.manifest, "as a command line hands it over"
+    assert sum(file.stat().st_size for name in MODELS for file in bundle_path(name).iterdir()) <= 12e6
+    with pytest.raises(BundleError, match="large: expected nano, small, base, or a model bundle"):
+        load_bundle("large")
+
+
+def test_a_folder_that_is_called_like_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()
+    assert load_bundle("small").manifest.name == "dartblur-small"
+    with pytest.raises(BundleError, match=r"has no manifest\.json"):
+        load_bundle(tmp_path / "small")

@@ -239,7 +239,7 @@ def test_a_checkpoint_of_something_else_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"detector": "huge"}, "detector: expected one of edge-base, edge-nano, edge-small"),
+        ({"detector": "huge"}, "detector: expected one of edge-base, edge-nano, edge-small, edge-thin"),
         ({"source": Path("/nowhere")}, "expected the part 'val' of a data set"),
         ({"sample_size": 100}, "sample size: expected a multiple of 32"),
         ({"augmentation": "none"}, "augmentation: expected one of mosaic, published"),

@@ -50,6 +50,7 @@ class DetectorArgs:
         sample_size: side of a sample in pixels. Faces are drawn up to 0.8 of it: the largest that the detector will
             know.
         native: probability that a training image is shown at about its own size; see `SampleSpec`.
+        smallest: faces below this size (square root of area), pixels, are neither to be found nor to be missed.
         teacher: name and weights of a larger detector with the same places, to learn from as well; None: nobody.
         teacher_weight: of what the teacher says beside the annotations.
         learning_rate, weight_decay: of AdamW; the rate rises for `warmup` steps and falls as a cosine.
@@ -66,6 +67,7 @@ class DetectorArgs:
     augmentation: str = "mosaic"
     sample_size: int = 320
     native: float = 0.7
+    smallest: float = 7.0
     teacher: tuple[str, Path] | None = None
     teacher_weight: float = 1.0
     learning_rate: float = 2e-3
@@ -249,8 +251,14 @@ def train_detector(args: DetectorArgs) -> Path:
     if args.augmentation == "published":
         samples = PublishedSamples(sets, weights, args.sample_size, args.run.seed)
     else:
-        hard, face_size = args.augmentation == "hard", (12.0, 0.8 * args.sample_size)
-        spec = SampleSpec(args.sample_size, native=args.native, face_size=face_size, hard=hard)
+        face_size = (max(12.0, args.smallest), 0.8 * args.sample_size)
+        spec = SampleSpec(
+            args.sample_size,
+            native=args.native,
+            face_size=face_size,
+            smallest=args.smallest,
+            hard=args.augmentation == "hard",
+        )
         samples = FaceSamples(sets, weights, spec, args.run.seed)
     train(trainer, batches(samples, args.run, fabric, trainer.step), args.run, fabric)
     tell_problems(sets)

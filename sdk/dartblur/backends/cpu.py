@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import cv2
@@ -17,9 +18,16 @@ from ..detections import Detections
 from ..errors import BackendError, BundleError
 from ..frame import Image, check_image
 from .base import Boxes, Defaults, WholeLook
+from .scan import Area, Scan, areas_of, cut_by, parts_of_others, size_for, tiles_for
 
 MAX_PATCHES = 64
 """Faces that go through the generator at once: bounds memory in a crowd."""
+
+MAX_INPUTS = 16
+"""Sizes of frames that are prepared for: pictures of a folder have any number of them."""
+
+BUDGET_S = 0.1
+"""What the scan size ``auto`` may spend on a frame unless told otherwise."""
 
 
 class CpuBackend:
@@ -28,6 +36,7 @@ class CpuBackend:
     Args:
         bundle: the model.
         threads: that ONNX Runtime may use for a network.
+        scan: how closely frames are searched.
 
     Raises:
         BundleError: a graph can't be loaded.
@@ -36,9 +45,9 @@ class CpuBackend:
     depth = 1
     gpu_frames = False
 
-    def __init__(self, bundle: Bundle, threads: int = 2) -> None:
+    def __init__(self, bundle: Bundle, threads: int = 2, scan: Scan | None = None) -> None:
         manifest = bundle.manifest
-        self._manifest = manifest
+        self._manifest, self._scan = manifest, scan or Scan()
         self.defaults = Defaults(manifest.threshold, manifest.box_scale)
         self.model_name = f"{manifest.name} {manifest.version}"
         self._detector = cpu_session(bundle, "detector.onnx", threads)
@@ -49,8 +58,10 @@ class CpuBackend:
                 f"{bundle.source}: generator.onnx: expected patches {expected} as the manifest says, got {shape[1:]}: "
                 "export the bundle again"
             )
-        self._input: NDArray[np.float32] | None = None
+        self._inputs: dict[tuple[int, int], NDArray[np.float32]] = {}
+        self._areas: dict[tuple[int, int], list[Area]] = {}
         self._using = threading.Lock()
+        self._seconds = self._time_at_own_size() if self._scan.size == "auto" else 0.0
 
     def begin(self, image: Image, threshold: float, boxes: Boxes | None = None, weak: float | None = None) -> WholeLook:
         """A look at an image; nothing is done before it is asked for."""
@@ -61,27 +72,63 @@ class CpuBackend:
 
     def detect(self, image: Image, threshold: float) -> Detections:
         """Faces of an image with at least this score, best first, after non-maximum suppression."""
-        size = self._manifest.detector_size(*image.shape[:2])
+        height, width = image.shape[:2]
+        found = [(area, *self._look(image, area, threshold)) for area in self._areas_of(height, width)]
+        cut = np.concatenate([cut_by(area, boxes, height, width) for area, boxes, _ in found])
+        return self._suppress(np.concatenate([f[1] for f in found]), np.concatenate([f[2] for f in found]), cut)
+
+    def _look(self, image: Image, area: Area, threshold: float) -> tuple[Boxes, NDArray[np.float32]]:
+        """Boxes in pixels of the image and scores, unordered, of what the detector sees in an area."""
+        part = image[area.y0 : area.y1, area.x0 : area.x1]
+        size = self._manifest.detector_size(area.y1 - area.y0, area.x1 - area.x0, area.size)
         with self._using:  # its input is one for all: a picture of another thread must not get into it
-            if self._input is None or self._input.shape[1:] != size:
-                self._input = np.empty((3, *size), np.float32)
-            pixels, scale = ops.letterbox(image, size, out=self._input)
+            if size not in self._inputs:
+                if len(self._inputs) >= MAX_INPUTS:
+                    self._inputs.clear()
+                self._inputs[size] = np.empty((3, *size), np.float32)
+            pixels, scale = ops.letterbox(part, size, out=self._inputs[size])
             boxes, scores = self._detector.run(None, {"image": pixels[None]})
         if not np.isfinite(scores).all():
             # Such a score is below any threshold, so its face would be missed without a word.
             raise BackendError("the detector's scores are not finite: the model is broken, export or copy it again")
         strong = np.flatnonzero(scores[0] >= threshold)
-        return self._suppress(boxes[0, strong] / np.float32(scale), scores[0, strong])
-
-    def _suppress(self, boxes: NDArray[np.float32], scores: NDArray[np.float32]) -> Detections:
-        if not len(boxes):
-            return Detections.empty()
+        boxes = boxes[0, strong] / np.float32(scale) + np.array([area.x0, area.y0] * 2, np.float32)
         # Whatever a model says, a face that was found has an area, so that it gets covered.
         low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
-        boxes = np.concatenate([low, np.maximum(high, low + 1)], 1)
+        return np.concatenate([low, np.maximum(high, low + 1)], 1), scores[0, strong]
+
+    def _areas_of(self, height: int, width: int) -> list[Area]:
+        """Where the detector looks in frames of this size."""
+        if (height, width) not in self._areas:
+            scan, own = self._scan, self._manifest.long_side
+            size = scan.size or own
+            if size == "auto":
+                size = size_for(height, width, own, self._seconds, scan.budget or BUDGET_S)
+            tiles = tiles_for(height, width, size) if scan.tiles == "auto" else scan.tiles
+            if len(self._areas) >= MAX_INPUTS:
+                self._areas.clear()
+            self._areas[height, width] = areas_of(height, width, size, tiles, own)
+        return self._areas[height, width]
+
+    def _time_at_own_size(self) -> float:
+        """Seconds that a square frame takes at the model's own size; the shortest of a few, the first being slow."""
+        side = self._manifest.long_side
+        blank, whole = np.zeros((side, side, 3), np.uint8), Area(0, 0, side, side, side)
+
+        def seconds() -> float:
+            began = time.perf_counter()
+            self._look(blank, whole, 1.0)
+            return time.perf_counter() - began
+
+        return min(seconds() for _ in range(4))
+
+    def _suppress(self, boxes: Boxes, scores: NDArray[np.float32], cut: NDArray[np.bool_]) -> Detections:
+        if not len(boxes):
+            return Detections.empty()
         sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
         kept = cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), 0.0, self._manifest.nms_iou)
         keep = np.asarray(kept, int).reshape(-1)
+        keep = keep[~parts_of_others(boxes[keep], cut[keep], self._manifest.box_scale)]
         return Detections(np.ascontiguousarray(boxes[keep]), np.ascontiguousarray(scores[keep]))
 
     def redact(self, image: Image, boxes: Boxes, method: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
 from ..errors import InputError
 from .base import Backend
+from .scan import Scan
 
 BackendName = Literal["auto", "cpu", "tensorrt", "onnxruntime-gpu"]
 BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
@@ -19,9 +20,11 @@ class BackendChoice:
 
     Attributes:
         name: ``cpu``, ``tensorrt``, ``onnxruntime-gpu``, or ``auto``: ``tensorrt`` with an engine, else ``cpu``.
-        model: bundle, folder or zip; None for the built-in one, or, with an engine, for whatever it was built from.
+        model: one of `bundle.MODELS`, or a bundle (folder or zip); None for the default one, or, with an engine, for
+            whatever it was built from.
         engine: engine file; for ``tensorrt`` only.
         frame: width and height of the frames to come, pixels; None where they differ or aren't known.
+        scan: how closely frames are searched; for ``cpu`` only, the graphs of GPUs have one size.
 
     Raises:
         InputError: there is no such backend, or it and the engine don't go together.
@@ -31,6 +34,7 @@ class BackendChoice:
     model: Path | None = None
     engine: Path | None = None
     frame: tuple[int, int] | None = None
+    scan: Scan = field(default_factory=Scan)
 
     def __post_init__(self) -> None:
         if self.name not in BACKENDS:
@@ -42,6 +46,11 @@ class BackendChoice:
         if self.name not in ("auto", "tensorrt") and self.engine is not None:
             raise InputError(
                 f"backend {self.name}: expected no engine, got {self.engine}: leave it out, or use tensorrt"
+            )
+        if not self.scan.plain and (self.engine is not None or self.name not in ("auto", "cpu")):
+            raise InputError(
+                "detect size and tiles: expected none of them for a GPU, whose graph has one size: "
+                "leave them out, or use the backend cpu"
             )
 
 
@@ -65,4 +74,4 @@ def load_backend(choice: BackendChoice) -> Backend:
         return OrtGpuBackend(load_bundle(choice.model), frame=choice.frame)
     from .cpu import CpuBackend
 
-    return CpuBackend(load_bundle(choice.model))
+    return CpuBackend(load_bundle(choice.model), scan=choice.scan)

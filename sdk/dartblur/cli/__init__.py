@@ -8,21 +8,34 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from typing import Annotated
 
 import typer
 
+from .. import __version__
 from ..errors import DartBlurError
 from .run_command import run
 
 app = typer.Typer(
     name="dartblur",
-    help="Hide faces in video before a frame leaves the device.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 app.command()(run)
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """Hide faces in video before a frame leaves the device."""
+    if version:
+        typer.echo(f"dartblur {__version__}")
+        raise typer.Exit
+
+
 
 _FORWARDED = {
     "serve": ("serve_command", "Run several streams from a config file, as a service."),

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..bundle import DEFAULT_MODEL, MANIFEST, Bundle, Manifest, load_bundle
+from ..bundle import MANIFEST, MODELS, Bundle, Manifest, bundle_path, load_bundle
 from ..errors import BackendError, InputError
 
 if TYPE_CHECKING:
@@ -145,12 +145,12 @@ def _graph(file: Path) -> Candidate:
 
 
 def _bundle(name: str, root: str, runner: str) -> Candidate:
-    if root != DEFAULT_MODEL and not Path(root).exists():
+    if not bundle_path(root).exists():
         raise InputError(
-            f"{root}: expected '{DEFAULT_MODEL}', a bundle, engine, fused graph, or folder of weights, "
+            f"{root}: expected default, {', '.join(MODELS)}, a bundle, engine, fused graph, or folder of weights, "
             "nothing is there: check the name"
         )
-    bundle = load_bundle(None if root == DEFAULT_MODEL else root)
+    bundle = load_bundle(root)
     graph = GRAPHS.get(runner)
     if graph is not None and graph not in bundle.graphs:
         raise InputError(f"{root}: expected {graph}, this bundle has {', '.join(bundle.graphs)}: export it again")

@@ -129,9 +129,9 @@ def _upright(exif: bytes, orientation: int) -> bytes:
 
 def _generator(path: Path | None) -> Path:
     """The weights for dart; a bundle is compared with its own manifest first."""
-    from ..bundle import default_bundle, load_bundle
+    from ..bundle import bundle_path, load_bundle
 
-    path = path or default_bundle()
+    path = bundle_path(path)
     if path.is_dir():
         load_bundle(path)
     return path

@@ -28,7 +28,8 @@ _SMALLEST_SIDE, _LARGEST_SIDE = 16, 8192
 
 def build(
     bundle: Annotated[
-        Path | None, typer.Argument(help="Model bundle, folder or zip. Default: the built-in one.", show_default=False)
+        Path | None,
+        typer.Argument(help="nano, small, base, or a bundle (folder or zip). Default: small.", show_default=False),
     ] = None,
     target: Annotated[
         str, typer.Option(help="tensorrt (on the device itself) or tensorrt-rtx (for PCs, anywhere).")

@@ -15,6 +15,7 @@ import typer
 if TYPE_CHECKING:
     from ..backends.base import Backend
     from ..backends.loading import BackendChoice
+    from ..backends.scan import Scan
     from ..measurement.benchmark import Measurement
 
 _SIGNALLED = 128
@@ -30,8 +31,29 @@ def bench(
     backend: Annotated[
         str, typer.Option(help="auto (tensorrt with --engine, else cpu), cpu, tensorrt or onnxruntime-gpu.")
     ] = "auto",
-    model: Annotated[Path | None, typer.Option(help="Model bundle, folder or zip. Default: the built-in one.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="nano, small, base, or a bundle (folder or zip). Default: small.")
+    ] = None,
     engine: Annotated[Path | None, typer.Option(help="Engine for tensorrt, made with 'dartblur build'.")] = None,
+    detect_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Long side that frames are searched at, pixels, or auto: as large as frame and --detect-budget allow. "
+            "Default: the model's, 640.",
+        ),
+    ] = None,
+    detect_budget: Annotated[
+        float | None,
+        typer.Option(
+            help="Of --detect-size auto: seconds for a frame. Default: 0.1.",
+        ),
+    ] = None,
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            help="Search also in overlapping tiles, for small faces in large frames: auto, or 3x2 (columns x rows).",
+        ),
+    ] = None,
     frames: Annotated[int, typer.Option(min=1, help="Most frames to take.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -44,7 +66,7 @@ def bench(
     from ..backends.loading import BackendChoice
     from .signals import Interrupted, on_signals
 
-    choice = BackendChoice(backend, model, engine)
+    choice = BackendChoice(backend, model, engine, scan=Scan.of_text(detect_size, tiles, detect_budget))
     try:
         with on_signals():
             told = _bench(source, choice, frames)

@@ -53,7 +53,7 @@ def run(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(help="Model bundle, folder or zip. Default: the built-in one.", rich_help_panel=_FACES),
+        typer.Option(help="nano, small, base, or a bundle (folder or zip). Default: small.", rich_help_panel=_FACES),
     ] = None,
     backend: Annotated[
         str,
@@ -63,6 +63,25 @@ def run(
     ] = "auto",
     engine: Annotated[
         Path | None, typer.Option(help="Engine for tensorrt, made with 'dartblur build'.", rich_help_panel=_FACES)
+    ] = None,
+    detect_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Long side that frames are searched at, pixels, or auto: as large as frame and --detect-budget allow. "
+            "Default: the model's, 640.",
+            rich_help_panel=_FACES,
+        ),
+    ] = None,
+    detect_budget: Annotated[
+        float | None,
+        typer.Option(help="Of --detect-size auto: seconds for a frame. Default: 0.1.", rich_help_panel=_FACES),
+    ] = None,
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            help="Search also in overlapping tiles, for small faces in large frames: auto, or 3x2 (columns x rows).",
+            rich_help_panel=_FACES,
+        ),
     ] = None,
     hold: Annotated[
         float | None,
@@ -193,11 +212,12 @@ def run(
     whole. Ctrl-C ends the recording, which is kept.
     """
     from ..backends.loading import BackendChoice
+    from ..backends.scan import Scan
     from ..session import StreamSettings
     from ..stream.options import SinkOptions, SourceOptions
     from .signals import Interrupted, on_signals
 
-    choice = BackendChoice(backend, model, engine)
+    choice = BackendChoice(backend, model, engine, scan=Scan.of_text(detect_size, tiles, detect_budget))
     settings = StreamSettings(
         source,
         tuple(sinks),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..backends.loading import BackendChoice
+from ..backends.scan import Scan
 from ..errors import InputError
 from ..records.logs import Format
 from ..session import PAGE, StreamSettings
@@ -135,11 +136,16 @@ def _merged(keys: ServiceKeys, stream: StreamKeys) -> StreamKeys:
     return StreamKeys.model_construct(**{**keys.defaults.given(), **stream.given()})
 
 
+def _scan(keys: ServiceKeys) -> Scan:
+    size = None if keys.detect_size is None else str(keys.detect_size)
+    return Scan.of_text(size, keys.tiles, keys.detect_budget)
+
+
 def _settings(keys: ServiceKeys) -> ServiceSettings:
     token = None if keys.token_file is None else _token(keys.token_file)
     return ServiceSettings(
         streams={name: _stream(name, _merged(keys, stream), token) for name, stream in keys.streams.items()},
-        choice=BackendChoice(keys.backend, keys.model, keys.engine),
+        choice=BackendChoice(keys.backend, keys.model, keys.engine, scan=_scan(keys)),
         page=keys.page,
         metrics=keys.metrics,
         token=token,

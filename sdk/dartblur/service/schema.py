@@ -111,9 +111,14 @@ class ServiceKeys(Keys):
 
     streams: dict[Name, StreamKeys] = Field(description="The streams by name.")
     defaults: StreamDefaults = Field(default=StreamDefaults(), description="For all streams.")
-    model: File | None = Field(default=None, description="Model bundle, folder or zip; none: the built-in one.")
+    model: File | None = Field(default=None, description="nano, small, base, or a bundle (folder or zip); none: small.")
     backend: BackendName = Field(default="auto", description="What runs the model.")
     engine: File | None = Field(default=None, description="Engine for TensorRT.")
+    detect_size: Literal["auto"] | int | None = Field(
+        default=None, description="Long side that frames are searched at, pixels, or auto; none: the model's."
+    )
+    detect_budget: float | None = Field(default=None, gt=0, description="Seconds that detect_size auto may take.")
+    tiles: Text | None = Field(default=None, description="Search also in tiles: auto, or columns x rows as 3x2.")
     page: Text | None = Field(default=None, description="Where the page is served, as http://127.0.0.1:8080.")
     metrics: Text | None = Field(default=None, description="Where /metrics and /health are served: 127.0.0.1:9090.")
     token_file: File | None = Field(default=None, description="File with the token that page and metrics ask for.")

@@ -47,6 +47,18 @@ def test_a_video(call, clip, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "out.mp4"]
 
 
+def test_several_videos_are_not_taken_for_outputs(call, clip, tmp_path):
+    """As a shell makes them of ``*.mp4``; --overwrite would destroy all but the first."""
+    second = tmp_path / "second.mp4"
+    shutil.copy(clip, second)
+    before = second.read_bytes()
+    code, out, err = call("run", clip, second, tmp_path / "out", "--overwrite")
+    assert (code, out) == (2, "")
+    assert "expected one output file or folder, got" in err
+    assert second.read_bytes() == before
+    assert not (tmp_path / "out").exists()
+
+
 def refused(result, tmp_path, *words):
     """Exit code 2, one line on stderr with these words, nothing written."""
     code, out, err = result
@@ -77,6 +89,10 @@ def test_a_truncated_source(call, clip, tmp_path, keep):
         (["--method", "smear"], ["method", "dart, gaussian, pixelate, solid", "smear"]),
         (["--threshold", "1.5"], ["threshold", "1.5"]),
         (["--box-scale", "0.5"], ["box_scale", "0.5"]),
+        (["--detect-size", "large"], ["detect size", "'auto' or pixels", "large"]),
+        (["--detect-budget", "0.1"], ["detect budget", "detect size 'auto'"]),
+        (["--tiles", "3by2"], ["tiles", "3x2", "3by2"]),
+        (["--tiles", "auto", "--backend", "onnxruntime-gpu"], ["detect size and tiles", "use the backend cpu"]),
         (["--quality", "99"], ["quality", "99"]),
     ],
 )

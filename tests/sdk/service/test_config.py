@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("pydantic")
 pytest.importorskip("yaml")
 
+from dartblur.backends.scan import Scan
 from dartblur.errors import InputError
 from dartblur.protection.policy import Protection
 from dartblur.records.logs import FORMATS, LEVELS
@@ -350,3 +351,14 @@ def test_a_library_that_is_missing_is_named(absent: str, named: str, write: Writ
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env={"PYTHONPATH": str(SDK)})
     assert done.stdout == f"serve: needs {named}: pip install 'dartblur-edge[live]'\n"
+
+
+def test_the_model_and_how_closely_it_looks(write: Write) -> None:
+    streams = "streams: {a: {source: 0, sinks: d}}\n"
+    choice = load_config(write(f"{streams}model: base\ndetect_size: auto\ndetect_budget: 0.05\ntiles: 3x2")).choice
+    assert (str(choice.model), choice.scan) == ("base", Scan("auto", (3, 2), 0.05))
+    assert load_config(write(f"{streams}detect_size: 960")).choice.scan == Scan(960)
+    assert load_config(write(streams)).choice.scan == Scan()
+    assert problems(write, f"{streams}tiles: many") == [
+        "tiles: expected 'auto' or columns x rows such as 3x2, got 'many'"
+    ]

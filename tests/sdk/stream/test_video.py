@@ -37,9 +37,7 @@ def assert_same_outside(before, after, box, factor=2):
         outside = np.ones(old.shape, bool)
         outside[max(0, y0 - 8) : y1 + 8, max(0, x0 - 8) : x1 + 8] = False
         difference = (new - old)[outside]
-        # swscale itself cuts off half a level of the colours in full range.
-        limit = 0.8 if plane > 0 and before.color_range == 2 else 0.5
-        assert abs(difference.mean()) < limit, f"plane {plane} is shifted by {difference.mean()}"
+        assert abs(difference.mean()) < 0.5, f"plane {plane} is shifted by {difference.mean()}"
         assert abs(difference).mean() < 1.6, f"plane {plane} differs by {abs(difference).mean()}"
 
 

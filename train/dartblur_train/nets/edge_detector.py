@@ -43,10 +43,11 @@ class EdgeDetectorSpec:
 
 SPECS = {
     "nano": EdgeDetectorSpec(widths=(24, 48, 80, 96), depths=(1, 2, 2, 1), pyramid=48, dense=((), (16,), (), ())),
+    "thin": EdgeDetectorSpec(),
     "small": EdgeDetectorSpec(dense=((), (32,), (32,), ())),
     "base": EdgeDetectorSpec(dense=((16,), (64, 64), (64,), ()), dense_head=(48,)),
 }
-"""Sizes by name. A larger one can start from a smaller one's weights where they differ in dense blocks alone."""
+"""Sizes by name. ``small`` and ``base`` can start from ``thin``, which has all of them but the dense blocks."""
 
 
 class DepthwiseBlock(nn.Module):

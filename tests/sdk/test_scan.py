@@ -1,0 +1,126 @@
+"""Where the detector looks, and how what it sees is put together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dartblur.backends.cpu import CpuBackend
+from dartblur.backends.scan import (
+    OVERLAP,
+    SIZES,
+    Area,
+    Scan,
+    areas_of,
+    cut_by,
+    parts_of_others,
+    size_for,
+    tiles_for,
+)
+from dartblur.bundle import load_bundle
+from dartblur.errors import InputError
+
+SIDES = st.integers(1, 4000)
+
+
+@given(SIDES, SIDES, st.integers(64, 2000), st.integers(1, 6), st.integers(1, 6))
+def test_tiles_cover_the_frame_and_a_face_of_the_overlap_is_whole_in_one(
+    height: int, width: int, size: int, columns: int, rows: int
+) -> None:
+    whole, *tiles = areas_of(height, width, size, (columns, rows), own=2000)
+    assert whole == Area(0, 0, width, height, size)
+    assert len(tiles) == columns * rows
+    spans = {(tile.x0, tile.x1) for tile in tiles}
+    length = max(x1 - x0 for x0, x1 in spans)
+    face = int(OVERLAP * length) - 1
+    for start in range(max(1, width - max(face, 1) + 1)):
+        assert any(x0 <= start and start + max(face, 1) <= x1 for x0, x1 in spans)
+    for tile in tiles:
+        assert 0 <= tile.x0 < tile.x1 <= width
+        assert 0 <= tile.y0 < tile.y1 <= height
+        assert tile.size <= max(tile.x1 - tile.x0, tile.y1 - tile.y0), "never enlarged"
+
+
+def test_a_much_larger_size_is_looked_at_besides_the_models_own() -> None:
+    assert [area.size for area in areas_of(1080, 1920, 1280, None, own=640)] == [1280, 640]
+    assert [area.size for area in areas_of(1080, 1920, 896, None, own=640)] == [896]
+
+
+@given(SIDES, SIDES, st.floats(1e-4, 1), st.floats(1e-4, 10))
+def test_auto_fits_the_frame_and_the_budget_but_never_looks_less_closely(
+    height: int, width: int, seconds: float, budget: float
+) -> None:
+    size = size_for(height, width, 640, seconds, budget)
+    assert size >= 640
+    if size > 640:
+        assert (size / 640) ** 2 * seconds <= budget
+        assert size <= next((s for s in SIZES if s >= max(height, width)), SIZES[-1])
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "tiles"), [(720, 1280, None), (1080, 1920, (2, 1)), (2160, 3840, (4, 2)), (3840, 2160, (2, 4))]
+)
+def test_auto_tiles_shrink_none_to_less_than_half(height: int, width: int, tiles: tuple[int, int] | None) -> None:
+    assert tiles_for(height, width, 640) == tiles
+    for area in areas_of(height, width, 640, tiles, own=640)[1:]:
+        assert max(area.x1 - area.x0, area.y1 - area.y0) <= 2 * area.size
+
+
+def test_a_part_of_a_face_gives_way_to_the_whole_and_to_nothing_else() -> None:
+    boxes = np.array([[10, 10, 50, 60], [10, 12, 30, 58], [200, 10, 220, 50]], np.float32)
+    area = Area(0, 0, 30, 100, 64)
+    assert cut_by(area, boxes[1:2], 100, 400).tolist() == [True]
+    assert cut_by(area, boxes[:1] - 100, 100, 400).tolist() == [False]
+    cut = np.array([False, True, True])
+    assert parts_of_others(boxes, cut, 1.2).tolist() == [False, True, False]
+    assert not parts_of_others(boxes, np.ones(3, bool), 1.2).any(), "two parts don't drop each other"
+
+
+@pytest.mark.parametrize(
+    ("size", "tiles", "budget", "message"),
+    [
+        ("large", None, None, "detect size: expected 'auto' or pixels"),
+        ("12", None, None, "detect size: expected 64 to 4096 pixels, got 12"),
+        (None, "3by2", None, "tiles: expected 'auto' or columns x rows"),
+        (None, "1x1", None, "tiles: expected 2 to 64"),
+        (None, "0x4", None, "tiles: expected 2 to 64"),
+        ("auto", None, -1.0, "detect budget: expected seconds above 0"),
+        ("640", None, 0.1, "detect budget: is for the detect size 'auto'"),
+    ],
+)
+def test_bad_scans_are_refused(size: str | None, tiles: str | None, budget: float | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Scan.of_text(size, tiles, budget)
+
+
+def test_small_faces_of_a_large_frame_are_found_in_tiles_and_at_a_larger_size(face_scene: np.ndarray) -> None:
+    """Faces of some 30 px in 2560x1440: 8 px for the detector's own look."""
+    frame, faces = face_scene
+    plain, tiled, large = (
+        len(_hits(CpuBackend(load_bundle(), scan=scan).detect(frame, 0.3).boxes, faces))
+        for scan in (None, Scan(tiles="auto"), Scan(size=2560))
+    )
+    assert plain < len(faces)
+    assert tiled == len(faces)
+    assert large == len(faces)
+
+
+@pytest.fixture(scope="module")
+def face_scene() -> tuple[np.ndarray, np.ndarray]:
+    data = pytest.importorskip("skimage.data", reason="needs scikit-image's pictures")
+    import cv2
+
+    face = data.astronaut()[60:200, 150:290, ::-1]
+    frame = np.full((1440, 2560, 3), 90, np.uint8)
+    corners = [(x, y) for x in range(200, 2400, 500) for y in (150, 700, 1300)]
+    small = cv2.resize(face, (44, 44), interpolation=cv2.INTER_AREA)
+    for x, y in corners:
+        frame[y : y + 44, x : x + 44] = small
+    return frame, np.array([[x, y, x + 44, y + 44] for x, y in corners], np.float32)
+
+
+def _hits(boxes: np.ndarray, faces: np.ndarray) -> list[int]:
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    return [i for i, f in enumerate(faces) if ((centres > f[:2]) & (centres < f[2:])).all(1).any()]
