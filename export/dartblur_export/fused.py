@@ -26,6 +26,10 @@ MULTIPLE = 2 * max(STRIDES)
 LARGE_FACE = 72.0
 """Smaller faces are left to the first look: their smaller side in pixels of the second."""
 
+LARGEST_FACE = 256.0
+"""Larger ones, of which training shows none, are left to the second look: their smaller side in pixels of the first.
+What the first says there is mostly false, and covers much."""
+
 
 class DetectorGraph(nn.Module):
     """``image [N, 3, H, W]`` BGR 0..255 to ``boxes [N, A, 4]`` xyxy pixels and ``scores [N, A]`` 0..1.
@@ -42,13 +46,18 @@ class DetectorGraph(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         whole, half = (self.detector(view.to(self._dtype)) for view in (image, avg_pool2d(image, 2)))
         boxes, half_boxes = self.detector.decode(whole), self.detector.decode(half)
-        large = ((half_boxes[..., 2:] - half_boxes[..., :2]).amin(-1) >= LARGE_FACE).float()
-        scores = torch.cat([whole.logits.sigmoid(), half.logits.sigmoid() * large], 1)
+        fit = (_smaller_side(boxes) <= LARGEST_FACE).float()
+        large = (_smaller_side(half_boxes) >= LARGE_FACE).float()
+        scores = torch.cat([whole.logits.sigmoid() * fit, half.logits.sigmoid() * large], 1)
         return torch.cat([boxes, half_boxes * 2], 1), scores
 
     @property
     def _dtype(self) -> torch.dtype:
         return self.detector.predict.weight.dtype
+
+
+def _smaller_side(boxes: Tensor) -> Tensor:
+    return (boxes[..., 2:] - boxes[..., :2]).amin(-1)
 
 
 class GeneratorGraph(nn.Module):
