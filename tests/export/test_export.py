@@ -25,6 +25,8 @@ from dartblur_export.checkpoints import load_detector, load_generator
 from dartblur_export.errors import CheckpointError, ParityError
 from dartblur_export.exporting import ExportArgs, export_bundle
 from dartblur_export.fused import FusedGraph, FusedSpec
+from dartblur_train.checkpoints import IN_HALF
+from dartblur_train.nets.detectors import build_detector
 from dartblur_train.nets.edge_detector import EdgeDetector, EdgeDetectorSpec
 from dartblur_train.nets.unet import EdgeUNet
 
@@ -39,7 +41,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     # Without training most scores are alike; spread them, so that the order of detections is well defined.
     torch.nn.init.normal_(detector.predict.weight, std=0.3)
     torch.nn.init.normal_(generator.leave.weight, std=0.1)
-    save_file(detector.state_dict(), folder / "detector.safetensors", {"kind": "detector", "detector": "edge-small"})
+    save_file(detector.state_dict(), folder / "detector.safetensors", {"kind": "detector", "detector": "edge-thin"})
     save_file(
         generator.state_dict(),
         folder / "generator.safetensors",
@@ -68,6 +70,15 @@ def test_the_bundle_holds_what_the_plan_says(bundle: Path) -> None:
         graph = onnx.load(bundle / name)
         onnx.checker.check_model(graph, full_check=True)
         assert {node.domain for node in graph.graph.node} <= {"", "ai.onnx"}, "standard operators only"
+
+
+def test_kernels_are_stored_in_half(bundle: Path, weights: tuple[Path, Path]) -> None:
+    kernels = [tensor for tensor in onnx.load(bundle / "detector.onnx").graph.initializer if len(tensor.dims) == 4]
+    assert len(kernels) > 20
+    was = build_detector("edge-thin", weights[0]).state_dict()
+    for kernel in kernels:
+        name = kernel.name.removeprefix("detector.").removesuffix(IN_HALF)
+        assert np.array_equal(onnx.numpy_helper.to_array(kernel), was[name].half().numpy()), name
 
 
 def test_half_graph_has_half_networks_and_single_precision_boxes(bundle: Path) -> None:

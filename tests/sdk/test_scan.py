@@ -55,7 +55,7 @@ def test_auto_fits_the_frame_and_the_budget_but_never_looks_less_closely(
     size = size_for(height, width, 640, seconds, budget)
     assert size >= 640
     if size > 640:
-        assert (size / 640) ** 2 * seconds <= budget
+        assert (size / 640) ** 2 * seconds * min(height, width) / max(height, width) <= budget
         assert size <= next((s for s in SIZES if s >= max(height, width)), SIZES[-1])
 
 

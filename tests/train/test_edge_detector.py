@@ -28,7 +28,8 @@ def multiply_adds(model: torch.nn.Module, image: torch.Tensor) -> int:
 
 
 @pytest.mark.parametrize(
-    ("size", "parameters", "operations"), [("nano", 100_000, 0.5e9), ("thin", 250_000, 0.6e9), ("small", 400_000, 1e9), ("base", 700_000, 3e9)]
+    ("size", "parameters", "operations"),
+    [("nano", 100_000, 0.5e9), ("thin", 250_000, 0.6e9), ("small", 400_000, 1e9), ("base", 700_000, 3e9)],
 )
 def test_each_size_keeps_its_budget(size: str, parameters: int, operations: float) -> None:
     model = EdgeDetector(SPECS[size]).eval()

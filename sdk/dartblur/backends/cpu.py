@@ -23,8 +23,8 @@ from .scan import Area, Scan, areas_of, cut_by, parts_of_others, size_for, tiles
 MAX_PATCHES = 64
 """Faces that go through the generator at once: bounds memory in a crowd."""
 
-MAX_INPUTS = 16
-"""Sizes of frames that are prepared for: pictures of a folder have any number of them."""
+MAX_INPUTS = 4
+"""Inputs of the detector that are kept, one for each size: pictures of a folder have any number of them."""
 
 BUDGET_S = 0.1
 """What the scan size ``auto`` may spend on a frame unless told otherwise."""
@@ -59,7 +59,6 @@ class CpuBackend:
                 "export the bundle again"
             )
         self._inputs: dict[tuple[int, int], NDArray[np.float32]] = {}
-        self._areas: dict[tuple[int, int], list[Area]] = {}
         self._using = threading.Lock()
         self._seconds = self._time_at_own_size() if self._scan.size == "auto" else 0.0
 
@@ -99,16 +98,12 @@ class CpuBackend:
 
     def _areas_of(self, height: int, width: int) -> list[Area]:
         """Where the detector looks in frames of this size."""
-        if (height, width) not in self._areas:
-            scan, own = self._scan, self._manifest.long_side
-            size = scan.size or own
-            if size == "auto":
-                size = size_for(height, width, own, self._seconds, scan.budget or BUDGET_S)
-            tiles = tiles_for(height, width, size) if scan.tiles == "auto" else scan.tiles
-            if len(self._areas) >= MAX_INPUTS:
-                self._areas.clear()
-            self._areas[height, width] = areas_of(height, width, size, tiles, own)
-        return self._areas[height, width]
+        scan, own = self._scan, self._manifest.long_side
+        size = scan.size or own
+        if size == "auto":
+            size = size_for(height, width, own, self._seconds, scan.budget or BUDGET_S)
+        tiles = tiles_for(height, width, size) if scan.tiles == "auto" else scan.tiles
+        return areas_of(height, width, size, tiles, own)
 
     def _time_at_own_size(self) -> float:
         """Seconds that a square frame takes at the model's own size; the shortest of a few, the first being slow."""

@@ -1,9 +1,9 @@
 """How closely a frame is searched: at what size, and whether also tile by tile.
 
 A detector knows faces of some ten to some hundred pixels of its input. Shrunk to one size, the faces far away in a
-large frame fall below that; at the frame's own size those close by rise above it. So a frame is always looked at as a
-whole at the model's own size, and, as asked for, again at a larger one or in overlapping tiles. What is found is put
-together before overlapping detections are suppressed.
+large frame fall below that; at the frame's own size those close by rise above it. So a frame that is searched at a much
+larger size than the model's own is looked at in that one too, and one that is searched in overlapping tiles also as a
+whole. What is found is put together before overlapping detections are suppressed.
 """
 
 from __future__ import annotations
@@ -120,10 +120,11 @@ def size_for(height: int, width: int, own: int, seconds: float, budget: float) -
     Args:
         height, width: of the frame, pixels.
         own: the model's long side.
-        seconds: that the detector takes at its own size; it takes as long as it has pixels.
+        seconds: that the detector takes for a square of its own size; it takes as long as it has pixels.
         budget: seconds.
     """
     useful = next((size for size in SIZES if size >= max(height, width)), SIZES[-1])
+    seconds *= min(height, width) / max(height, width)
     # Above `SECOND_LOOK` the look at the model's own size comes on top.
     affordable = [
         size
