@@ -68,7 +68,7 @@ class Anonymizer:
         self.threshold = backend.defaults.threshold if threshold is None else threshold
         self.box_scale = backend.defaults.box_scale if box_scale is None else box_scale
         if not 0 < self.threshold < 1:
-            raise InputError(f"threshold: expected a number between 0 and 1, got {self.threshold}")
+            raise InputError(f"threshold: expected a number above 0 and below 1, got {self.threshold}")
         if not 1 <= self.box_scale <= 4:
             raise InputError(f"box_scale: expected a number from 1 to 4, got {self.box_scale}")
 
@@ -94,8 +94,8 @@ class Anonymizer:
             The redacted frame, with the faces that were found.
 
         Raises:
-            FrameError: the array is not such an image, is to be overwritten and can't be, or the model takes no frames of
-                its size.
+            FrameError: the array is not such an image, can't be overwritten though it is to be, or has a size that the
+                model doesn't take.
             FailClosedError: faces may have been missed; nothing may leave.
             BackendError: the backend failed.
         """

@@ -163,6 +163,12 @@ class Session:
                 stop=stop,
             )
 
+    @property
+    def remains(self) -> str:
+        """What there is of the outputs after a run that didn't come to its end; empty for nothing."""
+        kept = [f"{shown(sink.uri)}: {sink.remains}" for sink in self._sinks if sink.remains != Sink.remains]
+        return "; ".join(kept)
+
     def __enter__(self) -> Session:
         return self
 

@@ -36,7 +36,6 @@ def root(
         raise typer.Exit
 
 
-
 _FORWARDED = {
     "serve": ("serve_command", "Run several streams from a config file, as a service."),
     "replay": ("replay_command", "Render a recording again from an audit log, edited or not."),

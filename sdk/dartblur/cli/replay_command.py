@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..backends.loading import BackendChoice
     from ..records.audit_reading import Audit
     from ..records.replay import Missing
-    from ..stream import Summary
+    from ..stream import SinkOptions, Summary
     from .signals import Stopper
 
 _SIGNALLED = 128
@@ -32,6 +32,8 @@ def replay(
     ] = "auto",
     engine: Annotated[Path | None, typer.Option(help="Engine for tensorrt, made with 'dartblur build'.")] = None,
     quality: Annotated[int, typer.Option(help="Of video: 0 (lossless) .. 51 (worst).")] = 19,
+    sound: Annotated[bool, typer.Option(help="Whether the sound is kept: as it was for the run.")] = True,
+    metadata: Annotated[bool, typer.Option(help="Whether tags, place, time and EXIF are kept.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Take what there is of a damaged video.")] = False,
 ) -> None:
@@ -42,14 +44,14 @@ def replay(
     malformed or not of this source is refused, with the line; of a folder, pictures that were finished before stay.
     """
     from ..backends.loading import BackendChoice
+    from ..stream import SinkOptions
     from .signals import Interrupted, on_signals
 
     choice = BackendChoice(backend, model, engine)
+    output = SinkOptions(overwrite=overwrite, quality=quality, sound=sound, metadata=metadata)
     try:
         with on_signals() as stopper:
-            summary = process(
-                audit, source, sink, cast("Missing", missing), choice, stopper, quality, overwrite, keep_going
-            )
+            summary = process(audit, source, sink, cast("Missing", missing), choice, stopper, output, keep_going)
     except Interrupted as interrupted:
         print("dartblur: interrupted: nothing unfinished is left", file=sys.stderr)
         raise typer.Exit(_SIGNALLED + interrupted.signal) from None
@@ -64,8 +66,7 @@ def process(
     missing: Missing,
     choice: BackendChoice,
     stopper: Stopper,
-    quality: int,
-    overwrite: bool,
+    output: SinkOptions,
     keep_going: bool,
 ) -> Summary:
     """Opens everything, renders it, and says what was done."""
@@ -77,7 +78,7 @@ def process(
     from ..protection.policy import Protection
     from ..records.audit_reading import read_audit
     from ..records.replay import Renderer
-    from ..stream import SinkOptions, SourceOptions, open_sink, open_source, run
+    from ..stream import SourceOptions, open_sink, open_source, run
     from .progress import progress
 
     audit = read_audit(audit_path)
@@ -88,7 +89,7 @@ def process(
         info = source.info
         if info.live:
             raise InputError(f"{info.uri}: expected the recording that {audit_path} is of, got a live source")
-        sink = stack.enter_context(open_sink(sink_uri, source, SinkOptions(overwrite=overwrite, quality=quality)))
+        sink = stack.enter_context(open_sink(sink_uri, source, output))
         backend = load_backend(replace(choice, frame=(info.width, info.height)) if info.width else choice)
         stack.callback(backend.close)
         anonymizer = Anonymizer(backend=backend)

@@ -45,7 +45,8 @@ def run(
         str, typer.Option(help="How faces are covered: dart, gaussian, pixelate or solid.", rich_help_panel=_FACES)
     ] = "dart",
     threshold: Annotated[
-        float | None, typer.Option(help="Lowest score of a face, 0..1. Default: the model's.", rich_help_panel=_FACES)
+        float | None,
+        typer.Option(help="Lowest score of a face, above 0 and below 1. Default: the model's.", rich_help_panel=_FACES),
     ] = None,
     box_scale: Annotated[
         float | None,
@@ -175,6 +176,17 @@ def run(
         float | None,
         typer.Option(help="Of a video into a folder: at most so many a second.", rich_help_panel=_SINK),
     ] = None,
+    sound: Annotated[
+        bool, typer.Option(help="Of a video file into another: whether its sound is kept.", rich_help_panel=_SINK)
+    ] = True,
+    metadata: Annotated[
+        bool,
+        typer.Option(
+            help="Of files: whether tags, place, time, chapter titles, subtitles and EXIF are kept. "
+            "Orientation and colours always are.",
+            rich_help_panel=_SINK,
+        ),
+    ] = True,
     token: Annotated[
         str | None,
         typer.Option(
@@ -203,10 +215,11 @@ def run(
 ) -> None:
     """Hide the faces of SOURCE and write the result to SINK.
 
-    Files: sound, subtitles, time stamps, rotation, aspect, colours and tags are kept. The output appears when it is
-    complete: after an error or Ctrl-C there is none. (The finished pictures of a folder are kept.) The source is never
-    written over. Frames that can't be decoded are left out and counted. A video that was cut short is refused unless
-    --keep-going. A picture of a folder that can't be read is listed, the others are done, and the exit code is 2.
+    Files: sound, subtitles, time stamps, rotation, aspect, colours and tags are kept; --no-sound and --no-metadata
+    leave out what may tell of people as well. The output appears when it is complete: after an error, Ctrl-C, or a
+    window that is closed before the end there is none. (The finished pictures of a folder are kept.) The source is
+    never written over. Frames that can't be decoded are left out and counted. A video that was cut short is refused
+    unless --keep-going. A picture of a folder that can't be read is listed, the others are done; the exit code is 2.
 
     Cameras: the newest frame is anonymized, a lost camera is reconnected, and what can't be anonymized is covered
     whole. Ctrl-C ends the recording, which is kept.
@@ -236,23 +249,41 @@ def run(
         audit_bytes=round(audit_mb * 1e6),
         source_options=SourceOptions(keep_going, realtime, loop, rtsp_transport, stall, reconnect),
         sink_options=SinkOptions(
-            overwrite, quality, cast("Codec | None", codec), encoder, bitrate, segment, pictures, every, max_fps, token
+            overwrite,
+            quality,
+            cast("Codec | None", codec),
+            encoder,
+            bitrate,
+            segment,
+            pictures,
+            every,
+            max_fps,
+            sound=sound,
+            metadata=metadata,
+            token=token,
         ),
     )
+    opened: list[Session] = []
     try:
         with on_signals() as stopper:
-            summary = process(settings, choice, stopper, metrics, log_format)
+            summary = process(settings, choice, stopper, metrics, log_format, opened)
     except Interrupted as interrupted:
-        print("dartblur: interrupted: nothing unfinished is left", file=sys.stderr)
+        remains = "; ".join(session.remains for session in opened) or "nothing unfinished is left"
+        print(f"dartblur: interrupted: {remains}", file=sys.stderr)
         raise typer.Exit(_SIGNALLED + interrupted.signal) from None
     if summary.skipped:
         raise typer.Exit(2)
 
 
 def process(
-    settings: StreamSettings, choice: BackendChoice, stopper: Stopper, metrics: str | None, log_format: str
+    settings: StreamSettings,
+    choice: BackendChoice,
+    stopper: Stopper,
+    metrics: str | None,
+    log_format: str,
+    opened: list[Session],
 ) -> Summary:
-    """Opens everything, runs it, and says what was done."""
+    """Opens everything, runs it, and says what was done; the session is put into `opened`."""
     from ..records.logs import LogObserver, configure
     from ..session import Session
     from .progress import progress
@@ -262,6 +293,7 @@ def process(
         log = LogObserver(settings.name)
         stack.callback(log.close)
         session = stack.enter_context(Session(settings, choice, observers=[log]))
+        opened.append(session)
         stopper.recording = session.source.info.live
         for notice in session.notices:
             print(f"dartblur: {notice}", file=sys.stderr)
@@ -269,7 +301,7 @@ def process(
             stack.enter_context(_serve_metrics(metrics, session))
         with progress(session.source.info.frames) as report:
             summary = session.run(on_progress=report, stop=stopper.event)
-    _tell(summary, settings)
+    _tell(summary, settings, "frame" if session.source.info.moving else "picture")
     return summary
 
 
@@ -282,23 +314,36 @@ def _serve_metrics(address: str, session: Session) -> ExitStack:
     return stack
 
 
-def _tell(summary: Summary, settings: StreamSettings) -> None:
+def _tell(summary: Summary, settings: StreamSettings, unit: str) -> None:
     from ..stream.uris import shown
 
+    def note(text: str) -> None:
+        print(f"dartblur: {text}", file=sys.stderr)
+
     for skipped in summary.skipped:
-        print(f"dartblur: skipped: {skipped.reason}", file=sys.stderr)
+        note(f"skipped: {skipped.reason}")
     if summary.skipped:
-        print(f"dartblur: {len(summary.skipped)} pictures could not be read and are not in the output", file=sys.stderr)
+        note(f"could not be read, not in the output: {_counted(len(summary.skipped), 'picture')}")
+    for loss, count in sorted(summary.losses.items()):
+        note(f"{_counted(count, 'picture')}: {loss}")
     if summary.damaged:
-        print(
-            f"dartblur: {summary.damaged} packets could not be decoded; their frames are not in the output",
-            file=sys.stderr,
-        )
+        note(f"could not be decoded, their frames are not in the output: {_counted(summary.damaged, 'packet')}")
     for reason, count in sorted(summary.faults.items()):
-        print(f"dartblur: {count} frames could not be anonymized and are covered whole: {reason}", file=sys.stderr)
+        note(f"could not be anonymized, covered whole: {_counted(count, unit)}: {reason}")
     if summary.dropped:
-        print(f"dartblur: {summary.dropped} frames gave way to newer ones", file=sys.stderr)
-    print(
-        f"{summary.frames} frames, {summary.faces} faces in {summary.frames_with_faces} frames, "
-        f"{summary.fps:.1f} fps -> {' '.join(shown(uri) for uri in settings.sinks)}"
-    )
+        note(f"gave way to newer ones: {_counted(summary.dropped, unit)}")
+    print(f"{_done(summary, unit)} -> {' '.join(shown(uri) for uri in settings.sinks)}")
+
+
+def _done(summary: Summary, unit: str) -> str:
+    """What was done: ``60 frames, 71 faces in 58 frames, 33.1 fps``; a single picture has no rate."""
+    parts = [_counted(summary.frames, unit), _counted(summary.faces, "face") if summary.faces else "no faces"]
+    if summary.frames != 1:
+        if summary.faces:
+            parts[1] += f" in {_counted(summary.frames_with_faces, unit)}"
+        parts.append(f"{summary.fps:.1f} {'fps' if unit == 'frame' else 'a second'}")
+    return ", ".join(parts)
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

@@ -49,10 +49,11 @@ class WholeFile:
     """
 
     def __init__(self, path: Path, sources: Iterable[Path] = (), overwrite: bool = False) -> None:
-        from ..stream.media.files import PendingFile, check_target, reason
+        from ..stream.media.files import PendingFile, check_target, reason, remove_leftovers_of
 
         try:
             check_target(path, sources, overwrite)
+            remove_leftovers_of(path)
             self._pending = PendingFile(path, overwrite)
             self._lines = _Lines(self._pending.path, path)
         except OSError as error:

@@ -13,9 +13,9 @@ from typing import Literal, Protocol
 from ..errors import DartBlurError, SourceError
 from ..records.metrics import Metrics
 from ..session import StreamSettings
-from ..stream.observers import Event
+from ..stream.observers import Event, Kind
 from ..stream.sources.network import SCHEMES
-from ..stream.uris import scheme_of, shown
+from ..stream.uris import is_camera_number, scheme_of, shown
 
 Phase = Literal["opening", "running", "waiting", "ended", "refused", "stopped"]
 """In this order: it is being opened; frames go through; it has failed and will be tried again; its source has ended; it
@@ -50,13 +50,14 @@ class Running(Protocol):
 class StreamRunner:
     """Runs a stream until it is told to stop, or its source ends.
 
-    When it fails, it is opened again, for ever: after 1 second at first, and at most after a minute. With `strict` that
-    holds only once it has been opened, or for a camera that isn't there yet; any other error then is final.
+    When it fails, it is opened again, for ever: after 1 second at first, and at most after a minute. Until it has been
+    opened for the first time, two errors are final: of a source that is no camera; and with `strict` any other one but
+    that a camera isn't there.
 
     Args:
         settings: the stream.
         open: opens it; called in the stream's thread, again and again.
-        strict: whether an error before it has been opened for the first time is final.
+        strict: whether errors of other things than its source are final before it has been opened for the first time.
         tell: is told, besides the metrics, when it has failed.
         at_end: called in the stream's thread when it has ended for good.
 
@@ -82,7 +83,7 @@ class StreamRunner:
         self.error: Exception | None = None
         self.decided = threading.Event()
         self._open, self._strict, self._tell, self._at_end = open, strict, tell, at_end
-        self._stop = threading.Event()
+        self._stop, self._opened = threading.Event(), False
         self._since = self._well_at = time.monotonic()
         self._failures = 0
         self._named = {"stream": settings.name}
@@ -142,12 +143,14 @@ class StreamRunner:
             elif self._is_final(error):
                 self.error = error
                 self._enter("refused")
+                if self.decided.is_set() or not self._strict:  # otherwise the service ends by it, and says why
+                    self._say("stalled", f"the stream can't be as it is described: {_told(error)}: mend it and reload")
             else:
                 self._fail(error)
 
     def _run(self) -> None:
         with self._open(self) as session:
-            self._strict = False
+            self._opened = True
             self._enter("running")
             self.decided.set()
             began = time.monotonic()
@@ -162,12 +165,13 @@ class StreamRunner:
         self.phase = phase
 
     def _is_final(self, error: Exception) -> bool:
-        if not self._strict:
+        if self._opened:
             return False
+        if not isinstance(error, SourceError):
+            return self._strict
         source = self.settings.source
-        camera = scheme_of(source) in _CAMERAS or source.isdigit()
         # Cameras are slower to start than computers, and one that is broken shouldn't take the others with it.
-        return not (isinstance(error, SourceError) and camera)
+        return not (scheme_of(source) in _CAMERAS or is_camera_number(source))
 
     def _fail(self, error: Exception) -> None:
         self._enter("waiting")
@@ -176,11 +180,18 @@ class StreamRunner:
         self._failures += 1
         # By chance, so that many streams don't come back to one server at the same moment.
         delay = random.uniform(longest / 2, longest)
-        known = isinstance(error, DartBlurError)
-        what = " ".join(str(error).split()) if known else f"{type(error).__name__}: {error}: this is a bug"
-        if not known:
-            logger.error("%s", shown(what), exc_info=error, extra=self._named)
-        event = Event("reconnecting", shown(f"the stream has failed: {what}: trying again in {delay:.1f} s"), "stream")
+        if not isinstance(error, DartBlurError):
+            logger.error("%s", shown(_told(error)), exc_info=error, extra=self._named)
+        self._say("reconnecting", f"the stream has failed: {_told(error)}: trying again in {delay:.1f} s")
+        self._stop.wait(delay)
+
+    def _say(self, kind: Kind, what: str) -> None:
+        event = Event(kind, shown(what), "stream")
         self.metrics.on_event(event)
         self._tell(event)
-        self._stop.wait(delay)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, DartBlurError):
+        return " ".join(str(error).split())
+    return f"{type(error).__name__}: {error}: this is a bug"

@@ -91,6 +91,8 @@ class StreamDefaults(Keys):
     pictures: Literal["jpg", "png"] = Field(default="jpg", description="Of a folder of pictures of a stream.")
     every: int = Field(default=1, ge=1, description="Of a folder of pictures: one in so many frames.")
     max_fps: float | None = Field(default=None, gt=0, description="Of a folder of pictures: most a second.")
+    sound: bool = Field(default=True, description="Of a video file: its sound is copied.")
+    metadata: bool = Field(default=True, description="Of files: tags, place, time and notes are copied.")
 
 
 class StreamKeys(StreamDefaults):

@@ -86,6 +86,7 @@ def _look_after(path: Path, supervisor: Supervisor) -> None:
         if not supervisor.hung:
             hung.clear()
             notify("WATCHDOG=1", f"STATUS={supervisor.status()}")
+    supervisor.check()  # of streams that a reload brought
     logger.info("all sources have ended")
 
 

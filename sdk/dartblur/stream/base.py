@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,7 @@ class Source(ABC):
         notices: what was left out on purpose (other video streams, cover pictures, ...), one line each.
         skipped: whole pictures of a folder that couldn't be read.
         damaged: packets of a video that couldn't be decoded; their frames are missing in the output.
+        losses: what pictures have lost beside their faces, and how many of them.
         observe: is told of events; whoever runs the source sets it.
         stopping: set by `stop`: iteration ends soon.
     """
@@ -83,6 +85,7 @@ class Source(ABC):
         self.notices: list[str] = []
         self.skipped: list[Skipped] = []
         self.damaged = 0
+        self.losses: Counter[str] = Counter()
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import deque
 from collections.abc import Iterator, Sequence
 from glob import glob
@@ -12,7 +13,16 @@ from ..errors import SinkError, SourceError
 from ..frame import Frame, RedactedFrame
 from .base import Sink, Skipped, Source, SourceInfo
 from .media import picture
-from .media.files import PendingFile, check_target, reason
+from .media.files import PendingFile, abridged, check_target, reason, remove_leftovers, remove_leftovers_of
+
+VIDEOS = {
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".vob", ".3gp", ".3g2",
+    ".wmv", ".asf", ".flv", ".ogv", ".mxf", ".gif",
+}  # fmt: skip
+"""Suffixes of videos."""
+
+_NAMED = 3
+"""Files that are named in a message about many."""
 
 Shelf = deque[tuple[int, picture.Keep]]
 """Numbers of frames, and what their outputs have to keep."""
@@ -54,6 +64,7 @@ class ImageSource(Source):
                 continue
             index = len(self._done)
             self._done.append(path)
+            self.losses.update(keep.losses)
             for shelf in self._shelves:
                 shelf.append((index, keep))
             yield Frame(image, index)
@@ -83,23 +94,35 @@ class ImageSink(Sink):
         path: a file for a single picture, otherwise a folder, which is made if need be.
         source: the pictures that the frames come from.
         overwrite: whether the output files may exist.
+        metadata: whether the notes of the source (EXIF) are kept.
+        folder: whether the path means a folder, for a single picture too; it is made if need be.
 
     Raises:
         SinkError: existing, unwritable, inside the source folder, or of another format than its source.
     """
 
-    def __init__(self, path: Path, source: ImageSource, *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        source: ImageSource,
+        *,
+        overwrite: bool = False,
+        metadata: bool = True,
+        folder: bool = False,
+    ) -> None:
         super().__init__(str(path))
         self._source = source
         self._path = path
-        self._overwrite = overwrite
+        self._overwrite, self._metadata = overwrite, metadata
         self._pending: PendingFile | None = None
         self._made: list[Path] = []
+        self._tidied: set[Path] = set()
+        self._names = frozenset(map(abridged, source.paths))
         if source.root is None:
-            self._check_file(source.paths[0])
+            self._check_file(source.paths[0], folder)
         else:
             self.remains = "this picture was not written; those that were finished before it stay"
-            self._check_folder(source.root)
+            self._check_folder(source.root, folder)
         self._shelf = source.shelf()
 
     def _write(self, frame: RedactedFrame) -> None:
@@ -107,6 +130,7 @@ class ImageSink(Sink):
         target = self._target(keep.path)
         try:
             self._make(target.parent)
+            self._tidy(target.parent)
             self._pending = PendingFile(target, self._overwrite)
             picture.write(self._pending.path, frame.image, frame.covered, keep)
         except SinkError:
@@ -138,7 +162,8 @@ class ImageSink(Sink):
         while self._shelf:
             index, keep = self._shelf.popleft()
             if index == frame.index:  # those before it were left out
-                return keep if frame.fault is None else keep.without_content()
+                kept = keep if self._metadata else keep.without_notes()
+                return kept if frame.fault is None else kept.without_content()
         raise SinkError(f"{self.uri}: expected frames that were read after it was opened, got frame {frame.index}")
 
     def _target(self, path: Path) -> Path:
@@ -151,19 +176,35 @@ class ImageSink(Sink):
             parent.mkdir(exist_ok=True)
             self._made.append(parent)
 
-    def _check_file(self, source: Path) -> None:
+    def _tidy(self, folder: Path) -> None:
+        """Removes what runs that were killed have left of these pictures."""
+        if self._source.root is None:
+            remove_leftovers_of(self._path)
+        elif folder not in self._tidied:
+            self._tidied.add(folder)
+            remove_leftovers(folder, self._names.__contains__)
+
+    def _check_file(self, source: Path, folder: bool) -> None:
         if self._path.is_dir():
             self._path = self._path / source.name
+        elif folder:
+            _check_new_folder(self._path)
+            self._path = self._path / source.name
+            return
         wanted = picture.SUFFIXES.get(source.suffix.lower())
         if picture.SUFFIXES.get(self._path.suffix.lower()) != wanted:
             raise SinkError(f"{self._path}: a picture keeps its format: expected a name ending in {source.suffix}")
         check_target(self._path, [source], self._overwrite)
 
-    def _check_folder(self, root: Path) -> None:
-        if self._path.exists() and not self._path.is_dir():
-            raise SinkError(f"{self._path}: several pictures need a folder, got a file: name a folder")
-        if not self._path.exists() and not self._path.parent.is_dir():
-            raise SinkError(f"{self._path}: the folder {self._path.parent} does not exist: create it first")
+    def _check_folder(self, root: Path, folder: bool) -> None:
+        if not self._path.is_dir():
+            _check_new_folder(self._path)
+            kind = kind_of(self._path)
+            if kind and not folder:
+                raise SinkError(
+                    f"{self._path}: several pictures need a folder, got the name of a {kind}: name a folder (with / "
+                    "at its end it may have any name)"
+                )
         inside, outside = self._path.resolve(), root.resolve()
         if self._source.deep and (inside == outside or outside in inside.parents):
             raise SinkError(f"{self._path}: lies in the source folder {root}: choose a folder outside of it")
@@ -174,6 +215,21 @@ class ImageSink(Sink):
             target = self._target(path)
             if os.path.lexists(target):
                 check_target(target, self._source.paths, self._overwrite)
+
+
+def _check_new_folder(path: Path) -> None:
+    if os.path.lexists(path):
+        raise SinkError(f"{path}: expected a folder, got a file: name a folder")
+    if not path.parent.is_dir():
+        raise SinkError(f"{path}: the folder {path.parent} does not exist: create it first")
+
+
+def kind_of(path: Path) -> str:
+    """What a file's suffix says that it is: ``picture``, ``video``, or nothing."""
+    suffix = path.suffix.lower()
+    if suffix in picture.SUFFIXES or suffix in picture.OTHERS:
+        return "picture"
+    return "video" if suffix in VIDEOS else ""
 
 
 def is_picture(path: Path) -> bool:
@@ -212,10 +268,37 @@ def open_pattern(pattern: str) -> ImageSource:
 
 def _several(uri: str, files: Sequence[Path], root: Path, deep: bool) -> ImageSource:
     paths = [path for path in files if is_picture(path)]
+    others = [path for path in files if not is_picture(path)]
+    videos = [path for path in others if kind_of(path) == "video"]
+    unread = [path for path in others if kind_of(path) == "picture"]
+    known = ", ".join(picture.SUFFIXES)
+    if not paths and videos:
+        raise SourceError(
+            f"{uri}: expected pictures ({known}), got {_named(videos, 'video')}: anonymize videos one by one: "
+            + _loop(videos[0])
+        )
     if not paths:
-        known = ", ".join(picture.SUFFIXES)
-        raise SourceError(f"{uri}: expected pictures ({known}), got none among {len(files)} files")
+        what = f", {_named(unread, 'picture')} of other formats: convert these first" if unread else ""
+        raise SourceError(f"{uri}: expected pictures ({known}), got none among {len(files)} files{what}")
     source = ImageSource(uri, paths, root, deep=deep)
-    if len(paths) < len(files):
-        source.notices.append(f"left out: {len(files) - len(paths)} files that are not pictures")
+    if videos:
+        source.notices.append(f"left out, and not anonymized: {_named(videos, 'video')}: anonymize videos one by one")
+    if unread:
+        source.notices.append(
+            f"left out, and not anonymized: {_named(unread, 'picture')} of other formats than {known}: convert these"
+        )
+    if rest := [path for path in others if not kind_of(path)]:
+        source.notices.append(f"left out: {_named(rest, 'file')} that {'is' if len(rest) == 1 else 'are'} no picture")
     return source
+
+
+def _named(paths: Sequence[Path], word: str) -> str:
+    """How many there are, and the names of the first."""
+    names = [path.name for path in paths[:_NAMED]] + ["..."] * (len(paths) > _NAMED)
+    return f"{len(paths)} {word}{'s' * (len(paths) > 1)} ({', '.join(names)})"
+
+
+def _loop(video: Path) -> str:
+    """What a shell does with all videos of a kind."""
+    where = shlex.quote(str(video.parent))
+    return f'for v in {where}/*{video.suffix}; do dartblur run "$v" "OUT/${{v##*/}}"; done'

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SinkError, SourceError
 from .base import Sink, Source
 from .image_files import ImageSink, ImageSource, is_picture, open_folder, open_pattern
+from .media import picture
 from .media.files import reason
 from .options import SinkOptions, SourceOptions
 from .sinks.video_sink import VideoSink, container_for
 from .sources.video_source import VideoSource, camera, check_file
-from .uris import after_scheme, scheme_of, shown
+from .uris import after_scheme, is_camera_number, scheme_of, shown
 
 if TYPE_CHECKING:
     from ..records.metrics import Metrics
 
-_NUMBER = re.compile(r"\d+(\?\w+=.*)?")
-"""A camera's number, and perhaps a mode; ``1?.png`` is a pattern."""
 _NETWORK = {"rtsp", "rtsps", "rtspt", "rtspu", "http", "https"}
 
 
@@ -55,7 +53,7 @@ def open_source(uri: str | Path, options: SourceOptions | None = None) -> Source
 
 def _source(text: str, options: SourceOptions) -> Source:
     scheme, stall, reconnect = scheme_of(text), options.stall, options.reconnect
-    if _NUMBER.fullmatch(text) and not Path(text).exists():
+    if is_camera_number(text) and not Path(text).exists():
         return camera(text, stall=stall, reconnect=reconnect)
     if scheme == "v4l2":
         return camera(after_scheme(text), stall=stall, reconnect=reconnect)
@@ -84,6 +82,9 @@ def _files(text: str, keep_going: bool) -> Source:
     if is_picture(path):
         check_file(path, keep_going)
         return ImageSource(text, [path], None)
+    if path.is_file() and path.suffix.lower() in picture.OTHERS:
+        known = ", ".join(picture.SUFFIXES)
+        raise SourceError(f"{path}: this format of pictures isn't read: expected {known}: convert it first")
     return VideoSource(text, keep_going=keep_going)
 
 
@@ -111,7 +112,7 @@ def open_sink(
     try:
         if scheme_of(str(uri)):
             return _device(str(uri), options, metrics)
-        return _file(Path(uri), source, options)
+        return _file(Path(uri), source, options, folder=str(uri).endswith("/"))
     except OSError as error:  # a name too long, a folder on the way that isn't readable
         raise SinkError(f"{shown(uri)}: can't be written: {reason(error)}: choose another name") from error
 
@@ -144,11 +145,11 @@ def _device(uri: str, options: SinkOptions, metrics: Metrics | None) -> Sink:
     )
 
 
-def _file(path: Path, source: Source, options: SinkOptions) -> Sink:
+def _file(path: Path, source: Source, options: SinkOptions, *, folder: bool) -> Sink:
     """A file or folder: what a file becomes keeps all that it has; what a camera gives is recorded."""
     if isinstance(source, ImageSource):
-        return ImageSink(path, source, overwrite=options.overwrite)
-    if not path.suffix or path.is_dir():
+        return ImageSink(path, source, overwrite=options.overwrite, metadata=options.metadata, folder=folder)
+    if folder or not path.suffix or path.is_dir():
         from .sinks.live_images import LiveImageSink
 
         return LiveImageSink(
@@ -170,6 +171,8 @@ def _file(path: Path, source: Source, options: SinkOptions) -> Sink:
             quality=options.quality,
             codec=options.codec,
             encoder=options.encoder,
+            sound=options.sound,
+            metadata=options.metadata,
         )
     from .sinks.recording import RecordingSink
 
@@ -181,7 +184,8 @@ def _file(path: Path, source: Source, options: SinkOptions) -> Sink:
         codec=options.codec,
         encoder=options.encoder,
         segment=options.segment,
+        metadata=options.metadata,
     )
-    if source.files:
+    if source.files and options.sound:
         sink.notices.append(f"{path}: left out: the sound, since a file in real time is recorded as a camera is")
     return sink

@@ -22,6 +22,8 @@ class SinkOptions:
         pictures: of a folder of pictures of a stream: ``jpg`` or ``png``.
         every: of a folder of pictures: one in so many frames.
         max_fps: of a folder of pictures: at most so many a second; None for all.
+        sound: of video files: whether it is copied.
+        metadata: of files: whether tags, place, time and notes are copied; orientation and colours always are.
         token: what the web page asks for; None where it needs none, or for one by chance.
     """
 
@@ -34,6 +36,8 @@ class SinkOptions:
     pictures: str = "jpg"
     every: int = 1
     max_fps: float | None = None
+    sound: bool = True
+    metadata: bool = True
     token: str | None = field(default=None, repr=False)
 
 

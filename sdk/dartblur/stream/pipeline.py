@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -70,6 +71,7 @@ class Summary:
         dropped: clear frames of a live source that gave way to newer ones.
         faults: frames that couldn't be anonymized, by reason; none of their pixels has left.
         skipped: pictures that couldn't be read.
+        losses: what pictures have lost beside their faces, and how many of them.
     """
 
     frames: int = 0
@@ -80,6 +82,7 @@ class Summary:
     dropped: int = 0
     faults: dict[str, int] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
+    losses: Counter[str] = field(default_factory=Counter)
 
     @property
     def fps(self) -> float:
@@ -151,7 +154,7 @@ class _Run:
     ) -> None:
         self._source, self._stage, self._sinks = source, stage, sinks
         self._observers, self._on_progress = observers, on_progress
-        self._summary = Summary(skipped=source.skipped)
+        self._summary = Summary(skipped=source.skipped, losses=source.losses)
         self._live, self._protection = source.info.live, protection
         self._clear: Lane[Frame] = Lane(1, self._dropped) if self._live else Lane(_LANE_LENGTH)
         self._deliveries = [_Delivery(sink, self._lane_to(sink)) for sink in sinks]

@@ -16,6 +16,8 @@ _SECRET = re.compile(
     r"(\"(?:\\.|[^\"\\])*\"?|'(?:\\.|[^'\\])*'?|[^&;#\s\"'<>]+)",
     re.IGNORECASE,
 )
+_NUMBER = re.compile(r"\d+(\?\w+=.*)?")
+"""A camera's number, and perhaps a mode; ``1?.png`` is a pattern."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(gst):", re.IGNORECASE)
 
 
@@ -38,6 +40,11 @@ def after_scheme(uri: str) -> str:
     """What follows ``scheme://`` or ``gst:``; all of it where there is no scheme."""
     match = _SCHEME.match(uri)
     return uri[match.end() :] if match else uri
+
+
+def is_camera_number(uri: str) -> bool:
+    """Whether it looks like a camera's number: ``0``, or ``0?size=1280x720&fps=30``."""
+    return _NUMBER.fullmatch(uri) is not None
 
 
 def settings_of(uri: str) -> tuple[str, dict[str, str]]:

@@ -1,18 +1,22 @@
 """``dartblur run``: one line of error, the right exit code, and nothing half done."""
 
+import http.server
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 SDK = Path(__file__).parents[3] / "sdk"
 
@@ -261,6 +265,67 @@ def test_a_kill_leaves_nothing_under_the_final_name(start, clip, tmp_path):
     assert all(path.name.startswith(".") for path in tmp_path.iterdir())
 
 
+def test_what_a_kill_leaves_goes_with_the_next_run(start, call, clip, tmp_path):
+    target, log = tmp_path / "out.mp4", tmp_path / "log.jsonl"
+
+    def pending():
+        return set(tmp_path.glob(".*.partial"))
+
+    def until(condition):
+        end = time.monotonic() + 15
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    killed = start("run", clip, target, "--audit", log, wait=0.2)
+    until(lambda: len(pending()) == 2)
+    killed.kill()
+    killed.communicate(timeout=10)
+    left = pending()
+    assert len(left) == 2
+    going_on = start("run", clip, target, wait=0.2)
+    until(lambda: pending() - left)
+    mine = pending() - left
+    assert len(mine) == 1
+    assert call("run", clip, target, "--audit", log)[0] == 0
+    assert set(tmp_path.iterdir()) == {target, log, *mine}, "leftovers go, and not the file of the run that goes on"
+    going_on.kill()
+    going_on.communicate(timeout=10)
+
+
+def test_a_film_over_http_that_is_interrupted_says_what_stays(start, clip, tmp_path):
+    with av.open(str(clip)) as video, av.open(str(tmp_path / "film.mkv"), "w") as film:  # which needs no seeking
+        stream = film.add_stream_from_template(video.streams.video[0], opaque=True)
+        for packet in video.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                film.mux(packet)
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        out = tmp_path / "out.mkv"
+        before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            process = start("run", f"http://127.0.0.1:{server.server_port}/film.mkv", out, wait=0.1)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        until = time.monotonic() + 15
+        while not out.exists() or out.stat().st_size < 1000:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=15)
+        server.shutdown()
+    assert process.returncode == 143
+    assert err.splitlines()[-1] == f"dartblur: interrupted: {out}: what was recorded before stays"
+    assert frames_in(out)
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        """Not into the tests' output."""
+
+
 def wait_for_partial(folder):
     until = time.monotonic() + 15
     while not list(folder.glob(".*.partial")):
@@ -276,10 +341,10 @@ def test_a_folder_with_a_corrupt_picture(call, tmp_path):
     (source / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
     code, out, err = call("run", source, tmp_path / "pictures", "--audit", tmp_path / "log.jsonl")
     assert code == 2
-    assert out.startswith("2 frames, 2 faces in 2 frames")
+    assert out.startswith("2 pictures, 2 faces in 2 pictures")
     assert "skipped: " in err
     assert "bad.jpg" in err
-    assert "1 pictures could not be read and are not in the output" in err
+    assert "could not be read, not in the output: 1 picture\n" in err
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["a.jpg", "b.png"]
     _header, *entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [Path(entry["source"]).name for entry in entries] == ["a.jpg", "b.png"]
@@ -300,3 +365,35 @@ def test_folders_that_lie_in_each_other(call, tmp_path):
     cv2.imwrite(str(source / "a.png"), np.zeros((8, 8, 3), np.uint8))
     refused(call("run", source, source / "below"), tmp_path, "lies in the source folder")
     refused(call("run", tmp_path / "nothing" / "*.jpg", tmp_path / "out"), tmp_path, "expected pictures")
+
+
+def test_one_and_many_are_told_apart(call, clip, pictures, tmp_path):
+    code, out, err = call("run", pictures / "a.png", tmp_path / "a.png")
+    assert (code, out, err) == (0, f"1 picture, 1 face -> {tmp_path / 'a.png'}\n", "")
+    code, out, err = call("run", pictures, tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert out.startswith("3 pictures, 3 faces in 3 pictures, ")
+    Image.new("CMYK", (64, 64)).save(pictures / "print.jpg")
+    code, _, err = call("run", pictures, tmp_path / "more")
+    assert (code, err) == (0, "dartblur: 1 picture: inks for printing (CMYK) became RGB\n")
+
+
+def test_sound_and_metadata_are_left_out_where_that_is_said(call, tmp_path):
+    source = tmp_path / "in.mp4"
+    with av.open(str(source), "w") as container:
+        container.metadata["title"] = "Jane"
+        video, sound = container.add_stream("libx264", rate=30), container.add_stream("aac", rate=44100)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        for index in range(3):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 90, np.uint8), format="bgr24")
+            frame.pts = index
+            container.mux(video.encode(frame))
+        quiet = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
+        quiet.sample_rate = 44100
+        container.mux([*video.encode(None), *sound.encode(quiet), *sound.encode(None)])
+    refused(call("run", source, tmp_path / "out.webm"), tmp_path, "aac", "--no-sound")
+    code, _, err = call("run", source, tmp_path / "out.webm", "--no-sound", "--no-metadata")
+    assert (code, err) == (0, "")
+    with av.open(str(tmp_path / "out.webm")) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+        assert "title" not in {key.lower() for key in container.metadata}

@@ -396,7 +396,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     detector, generator = EdgeDetector(), EdgeUNet()
     torch.nn.init.normal_(generator.leave.weight, std=0.1)
-    save_file(detector.state_dict(), folder / "detector.safetensors", {"kind": "detector", "detector": "edge-small"})
+    save_file(detector.state_dict(), folder / "detector.safetensors", {"kind": "detector", "detector": "edge-thin"})
     told = {"kind": "generator", "generator": "edge", "patch_size": "64", "context": "1.6"}
     save_file(generator.state_dict(), folder / "generator.safetensors", told)
     torch.nn.init.normal_(generator.leave.weight, std=0.1)

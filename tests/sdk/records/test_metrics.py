@@ -248,5 +248,5 @@ def test_server_names_what_is_wrong():
         port = server.url.rstrip("/").rsplit(":", 1)[1]
         with pytest.raises(InputError, match=rf"127\.0\.0\.1:{port}: can't be served: Address already in use"):
             serve_metrics(f"127.0.0.1:{port}", Metrics())
-    with pytest.raises(InputError, match="expected http://HOST:PORT"):
+    with pytest.raises(InputError, match="expected http://HOST:PORT or HOST:PORT, such as"):
         serve_metrics("9090", Metrics())

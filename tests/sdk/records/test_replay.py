@@ -25,7 +25,7 @@ from dartblur.protection.zones import Zones
 from dartblur.records.audit import AuditLog, Header
 from dartblur.records.audit_reading import read_audit
 from dartblur.records.replay import NOT_IN_LOG, Renderer
-from dartblur.stream import Sink, Source, SourceInfo, SourceOptions, open_source, run
+from dartblur.stream import Sink, SinkOptions, Source, SourceInfo, SourceOptions, open_source, run
 from dartblur.stream.observers import Observer
 
 WHOLE_LOG = Header("clip", "fake", "", {}, run="r")
@@ -332,9 +332,8 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setattr("dartblur.backends.loading.load_backend", lambda choice: FakeBackend(finds_nothing))
 
     def call(audit: Path, source: Path, sink: Path, missing: Any = "refuse") -> Any:
-        return replay_command.process(
-            audit, str(source), str(sink), missing, BackendChoice(), Stopper(), 10, False, False
-        )
+        output = SinkOptions(quality=10)
+        return replay_command.process(audit, str(source), str(sink), missing, BackendChoice(), Stopper(), output, False)
 
     return call
 

@@ -155,6 +155,7 @@ def test_a_steady_stream_starts_with_the_shortest_pause(monkeypatch: pytest.Monk
         ("rtsp://cam/1", SinkError("exists"), True),
         ("rtsp://cam/1", InputError("zone outside"), True),
         ("0", SourceError("no such camera"), False),
+        ("0?size=1280x720&fps=30", SourceError("no such camera"), False),
         ("v4l2:///dev/video7", SourceError("no such camera"), False),
         ("0", BackendError("no TensorRT"), True),
         ("0", RuntimeError("a bug"), True),
@@ -186,6 +187,47 @@ def test_an_error_at_the_start_of_a_later_stream_is_not_final() -> None:
 
     with running(open, strict=False) as runner:
         until(lambda: len(attempts) > 3)
+        assert runner.error is None
+
+
+@pytest.mark.parametrize(
+    ("source", "final"), [("in.mp4", True), ("gst:nonsense", True), ("rtsp://cam/1", False), ("0?fps=30", False)]
+)
+def test_of_a_later_stream_only_a_camera_is_waited_for(source: str, final: bool) -> None:
+    attempts: list[int] = []
+    events: list[Event] = []
+
+    def open() -> Stub:
+        attempts.append(1)
+        raise SourceError("in.mp4: no such file")
+
+    with running(open, source=source, strict=False, events=events) as runner:
+        if final:
+            until(lambda: runner.phase == "refused")
+            assert len(attempts) == 1
+            assert runner.metrics.state == "stalled"
+            assert [(event.kind, event.message) for event in events] == [
+                ("stalled", "the stream can't be as it is described: in.mp4: no such file: mend it and reload")
+            ]
+        else:
+            until(lambda: len(attempts) > 3)
+            assert runner.error is None
+
+
+def test_a_file_that_is_gone_after_it_was_read_is_waited_for() -> None:
+    opened: list[int] = []
+
+    def fail(stop: threading.Event) -> None:
+        raise SinkError("full")
+
+    def open() -> Stub:
+        opened.append(1)
+        if len(opened) > 1:
+            raise SourceError("no such file")
+        return Stub(fail)
+
+    with running(open) as runner:
+        until(lambda: len(opened) > 3)
         assert runner.error is None
 
 

@@ -266,12 +266,29 @@ def test_a_reload_tries_new_streams_for_ever(
     monkeypatch.setattr(runner, "_LONGEST_S", 0.1)
     settings = service(stream("a", clip, str(tmp_path / "a.mp4")))
     supervisor = ready(supervise(settings))
-    late = tmp_path / "late.mp4"
-    supervisor.reload(replace(settings, streams={"b": stream("b", late, str(tmp_path / "b.mp4"))}))
+    late = tmp_path / "late"
+    supervisor.reload(replace(settings, streams={"b": stream("b", clip, str(late / "b.mp4"))}))
     until(lambda: "b: reconnecting" in supervisor.status())
     supervisor.check()
-    late.write_bytes(clip.read_bytes())
+    late.mkdir()
     until(lambda: frames(supervisor)["b"] > 3)
+
+
+def test_a_reload_does_not_wait_for_files(
+    supervise: Callable[..., Supervisor], clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only for cameras; the other streams go on."""
+    settings = service(stream("a", clip, str(tmp_path / "a.mp4")))
+    supervisor = ready(supervise(settings))
+    missing = stream("b", tmp_path / "typo.mp4", str(tmp_path / "b.mp4"))
+    supervisor.reload(replace(settings, streams={**settings.streams, "b": missing}))
+    until(lambda: "b: stalled" in supervisor.status())
+    assert "typo.mp4: no such file: mend it and reload" in caplog.text
+    assert not supervisor.over
+    before = frames(supervisor)["a"]
+    until(lambda: frames(supervisor)["a"] > before)
+    with pytest.raises(SourceError, match=r"^streams\.b: .*no such file"):
+        supervisor.check()
 
 
 def test_it_is_over_when_all_sources_have_ended(

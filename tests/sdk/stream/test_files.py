@@ -1,13 +1,17 @@
 """Outputs appear whole or not at all, and never over their source."""
 
+import errno
 import os
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from dartblur.errors import SinkError
-from dartblur.stream.media.files import PendingFile, check_target
-from dartblur.stream.media.integrity import missing_bytes
+from dartblur.stream.media.files import PendingFile, check_target, remove_leftovers_of
+from dartblur.stream.media.integrity import lacks_index, missing_bytes
 
 
 @pytest.fixture
@@ -117,3 +121,88 @@ def test_missing_bytes(tmp_path, content, missing):
     path = tmp_path / "file"
     path.write_bytes(content)
     assert missing_bytes(path) == missing
+
+
+def test_what_a_killed_run_has_left_goes_and_what_is_being_written_stays(tmp_path):
+    target, other = tmp_path / "out.bin", tmp_path / "other.bin"
+    program = "import os, sys; from pathlib import Path; from dartblur.stream.media.files import PendingFile\n"
+    program += "pending = PendingFile(Path(sys.argv[1]), False); print(pending.path, flush=True); sys.stdin.read()"
+    left = []
+    for each in (target, target, other):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(each)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        left.append((process, Path(process.stdout.readline().strip())))
+    killed, alive, of_another = left
+    killed[0].kill()
+    of_another[0].kill()
+    for process in (killed[0], of_another[0]):
+        process.communicate()
+    bystander = tmp_path / ".out.bin.notours.partial"
+    bystander.touch()
+    assert all(path.exists() for _, path in left)
+    remove_leftovers_of(target)
+    assert not killed[1].exists()
+    assert alive[1].exists()
+    assert of_another[1].exists()
+    assert bystander.exists()
+    alive[0].communicate("")
+
+
+def test_a_pending_file_that_is_taken_for_a_leftover_is_made_anew(tmp_path, monkeypatch):
+    """Another run may look between the making of the file and its lock."""
+    import fcntl
+
+    from dartblur.stream.media import files
+
+    calls, lock = [], fcntl.flock
+
+    def late(file, how):
+        calls.append(file)
+        if len(calls) == 1:
+            for path in tmp_path.iterdir():
+                path.unlink()
+        lock(file, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", late)
+    pending = PendingFile(tmp_path / "out.bin", overwrite=False)
+    assert len(calls) == 2
+    pending.path.write_bytes(b"whole")
+    pending.commit()
+    assert (tmp_path / "out.bin").read_bytes() == b"whole"
+
+
+def test_a_disk_without_locks(tmp_path, monkeypatch):
+    from dartblur.stream.media import files
+
+    def none(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", none)
+    pending = PendingFile(tmp_path / "out.bin", overwrite=False)
+    remove_leftovers_of(tmp_path / "out.bin")
+    assert pending.path.exists()
+    pending.commit()
+    assert (tmp_path / "out.bin").exists()
+
+
+MP4 = b"\0\0\0\x10ftypisom\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("content", "lacks"),
+    [
+        (b"", False),
+        (MP4, False),
+        (MP4 + b"\0\0\0\x20mdat" + b"x" * 8, True),
+        (MP4 + b"\0\0\0\x10mdat" + b"x" * 8 + b"\0\0\0\x10moov" + b"x" * 8, False),
+        (MP4 + b"\0\0\0\x10mdat" + b"x" * 8 + b"\0\0\0\x10moov" + b"x" * 7, True),
+        (MP4 + b"\0\0\0\x10moov" + b"x" * 8 + b"\0\0\0\x10mdat" + b"x" * 7, False),
+        (MP4 + b"\0\0\0\x08meta" + b"\0\0\0\x10mdat" + b"x" * 8, False),
+        (b"\x1a\x45\xdf\xa3 mdat", False),
+    ],
+)
+def test_an_index_that_is_missing(tmp_path, content, lacks):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert lacks_index(path) == lacks

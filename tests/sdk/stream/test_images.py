@@ -3,6 +3,7 @@
 import gc
 import io
 import os
+import subprocess
 from contextlib import ExitStack
 
 import numpy as np
@@ -437,3 +438,80 @@ def test_a_frame_that_was_read_before_the_output_was_opened_is_named(folder, tmp
         redacted = Anonymizer(backend=FakeBackend())(next(iter(source)))
         with pytest.raises(SinkError, match="read after it was opened"), open_sink(tmp_path / "out", source) as sink:
             sink.write(redacted)
+
+
+def losses_of(tools, tmp_path, name, **options):
+    pictures = options.pop("pictures", None) or picture(tools, options.pop("mode", "RGB"))
+    pictures.save(tmp_path / name, **options)
+    return dict(tools.anonymize(tmp_path / name, tmp_path / f"out-{name}").losses)
+
+
+def test_what_a_picture_loses_is_told(tools, tmp_path):
+    assert losses_of(tools, tmp_path, "a.jpg") == {}
+    assert losses_of(tools, tmp_path, "l.png", mode="L") == {}
+    assert losses_of(tools, tmp_path, "c.jpg", mode="CMYK") == {"inks for printing (CMYK) became RGB": 1}
+    assert losses_of(tools, tmp_path, "p.png", mode="P") == {"palette of colours became RGB": 1}
+    several = {"format": "MPO", "save_all": True, "append_images": [picture(tools), picture(tools)]}
+    assert losses_of(tools, tmp_path, "m.jpg", **several) == {"2 further pictures of the file left out": 1}
+
+
+def test_videos_among_pictures_are_named(tools, folder):
+    for name in ("a.mp4", "b.MOV", "c.mkv", "d.webm", "e.heic"):
+        (folder / name).write_bytes(b"something")
+    with open_source(folder) as source:
+        assert source.notices == [
+            "left out, and not anonymized: 4 videos (a.mp4, b.MOV, c.mkv, ...): anonymize videos one by one",
+            "left out, and not anonymized: 1 picture (e.heic) of other formats than .jpg, .jpeg, .png, .webp, .bmp, "
+            ".tif, .tiff: convert these",
+            "left out: 1 file (notes.txt) that is no picture",
+        ]
+
+
+def test_a_folder_of_videos_alone_says_how_to_do_them(tmp_path):
+    root = tmp_path / "my films"
+    root.mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (root / name).write_bytes(b"something")
+    with pytest.raises(SourceError, match=r"got 2 videos \(a\.mp4, b\.mp4\)") as error:
+        open_source(root)
+    loop = str(error.value).partition("one by one: ")[2].replace("dartblur run", "echo")
+    done = subprocess.run(["sh", "-c", loop], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{root}/a.mp4 OUT/a.mp4\n{root}/b.mp4 OUT/b.mp4\n"
+
+
+@pytest.mark.parametrize("name", ["o.mp4", "o.jpg", "o.gif"])
+def test_several_pictures_are_not_put_into_a_folder_with_the_name_of_a_file(tools, folder, tmp_path, name):
+    with pytest.raises(SinkError, match=r"several pictures need a folder, got the name of a (video|picture)"):
+        tools.anonymize(folder, tmp_path / name)
+    assert not (tmp_path / name).exists()
+    assert tools.anonymize(folder, f"{tmp_path / name}/").frames == 3
+    assert (tmp_path / name / "a.jpg").exists()
+
+
+def test_a_slash_means_a_folder(tools, folder, tmp_path):
+    tools.anonymize(folder / "a.jpg", f"{tmp_path}/new/")
+    assert box_of(opened(tmp_path / "new" / "a.jpg")).mean() < 6
+    with pytest.raises(SinkError, match="exists already"):
+        tools.anonymize(folder / "a.jpg", f"{tmp_path}/new/")
+    with pytest.raises(SinkError, match="does not exist: create it first"):
+        tools.anonymize(folder / "a.jpg", f"{tmp_path}/no/new/")
+    with pytest.raises(SinkError, match="expected a folder, got a file"):
+        tools.anonymize(folder / "a.jpg", f"{folder}/notes.txt/")
+
+
+def test_a_format_of_pictures_that_is_not_read_is_named(tmp_path):
+    (tmp_path / "in.avif").write_bytes(b"\0\0\0\x10ftypavif\0\0\0\0")
+    with pytest.raises(SourceError, match=r"this format of pictures isn't read: expected \.jpg, .*: convert it first"):
+        open_source(tmp_path / "in.avif")
+
+
+def test_what_killed_runs_have_left_of_pictures_goes(tools, folder, tmp_path):
+    out = tmp_path / "out"
+    (out / "deep").mkdir(parents=True)
+    left = [out / ".a.jpg.01234567.partial", out / "deep" / ".b.png.89abcdef.partial"]
+    others = [out / ".b.png.01234567.partial.txt", out / ".somebody.jpg.01234567.partial"]
+    for path in left + others:
+        path.write_bytes(b"half a picture")
+    tools.anonymize(folder, out)
+    assert not [path for path in left if path.exists()]
+    assert all(path.exists() for path in others)

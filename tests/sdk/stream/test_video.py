@@ -1,6 +1,7 @@
 """A video keeps everything but its faces."""
 
 import io
+import shutil
 import threading
 import time
 from fractions import Fraction
@@ -410,3 +411,77 @@ def test_no_unfinished_file_stays_though_its_writer_hangs(clip, tmp_path, monkey
     with sink._writing:
         sink.discard()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("names", [("a:b.mp4", "out.mp4"), ("in.mp4", "10:30:12.mp4"), ("a:b.mp4", "c:d.mkv")])
+def test_a_colon_in_a_name_is_no_protocol(tools, clip, tmp_path, monkeypatch, names):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(clip, names[0])
+    tools.anonymize(*names)
+    assert len(tools.frames_of(tmp_path / names[1])) == 30
+    assert len(tools.packets_of(tmp_path / names[1], "audio")) == len(tools.packets_of(clip, "audio"))
+
+
+def test_an_avi_keeps_its_time(tools, clip, tmp_path):
+    """The sound of MP4 begins before 0, with what the coder needs to swing in; AVI knows no time before 0."""
+    with av.open(str(clip)) as container:
+        assert next(packet for packet in container.demux(audio=0)).pts < 0
+    tools.anonymize(clip, tmp_path / "out.avi")
+    with av.open(str(tmp_path / "out.avi")) as container:
+        assert [packet.dts for packet in container.demux(video=0) if packet.dts is not None] == list(range(30))
+        assert container.duration == pytest.approx(1_000_000, abs=25_000)
+    sound = tools.packets_of(tmp_path / "out.avi", "audio")
+    assert sound[0][1] == 0
+    assert [data for data, _ in sound] == [data for data, time in tools.packets_of(clip, "audio") if time >= 0]
+
+
+def notices_of(path, out):
+    with open_source(path) as source, open_sink(out, source) as sink:
+        for frame in source:
+            sink.write(Anonymizer(backend=FakeBackend())(frame))
+        return [*source.notices, *sink.notices]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "codec", "size", "told"),
+    [
+        ("yuv420p", "ffv1", (64, 48), []),
+        ("gray", "ffv1", (64, 48), []),
+        ("yuv420p10le", "ffv1", (64, 48), ["10 bits a colour become 8"]),
+        ("yuv422p", "ffv1", (64, 48), ["colours in 4:2:2 become 4:2:0"]),
+        ("yuv444p12le", "ffv1", (64, 48), ["12 bits a colour become 8", "colours in 4:4:4 become 4:2:0"]),
+        ("bgra", "ffv1", (64, 48), ["transparency", "colours in 4:4:4 become 4:2:0"]),
+        ("yuv420p", "ffv1", (65, 48), ["65x48 is an odd size: colours are stored whole (4:4:4)"]),
+    ],
+)
+def test_what_a_video_loses_is_told(tools, tmp_path, pixels, codec, size, told):
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = *size, pixels
+        for index in range(3):
+            frame = av.VideoFrame.from_ndarray(tools.pattern(*size, index), format="bgr24").reformat(format=pixels)
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    notices = notices_of(source, tmp_path / "out.mkv")
+    assert len(notices) == len(told)
+    assert all(part in notice for part, notice in zip(told, notices, strict=True))
+
+
+@pytest.mark.parametrize("keep_going", [False, True])
+def test_a_video_without_its_index_has_nothing_to_give(tools, clip, tmp_path, keep_going):
+    (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[: clip.stat().st_size // 2])
+    with pytest.raises(SourceError, match=r"its index \(moov\) is missing: nothing can be taken from it") as error:
+        tools.anonymize(tmp_path / "cut.mp4", tmp_path / "out.mp4", keep_going=keep_going)
+    assert "--keep-going" not in str(error.value)
+
+
+@pytest.mark.parametrize("named", ["frames", "frames.d/"])
+def test_a_slash_means_a_folder_for_frames_too(tools, clip, tmp_path, named):
+    (tmp_path / "frames").mkdir()
+    left = tmp_path / "frames" / ".00000003.jpg.01234567.partial"
+    left.touch()
+    tools.anonymize(clip, f"{tmp_path}/{named}")
+    assert len(list((tmp_path / named).glob("*.jpg"))) == 30
+    assert left.exists() == (named != "frames")

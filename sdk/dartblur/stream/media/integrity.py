@@ -7,6 +7,7 @@ Formats made to be cut anywhere (MPEG-TS, raw streams) can't be told and pass.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,23 +32,40 @@ def missing_bytes(path: Path) -> int:
     return max(0, end - size)
 
 
+def lacks_index(path: Path) -> bool:
+    """Whether an MP4 has no whole index (``moov``), without which none of its pictures can be found."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(8)[4:] not in _MP4_BOXES:
+            return False
+        boxes = dict(_boxes(file, size))
+    # HEIF and AVIF have another one.
+    return b"meta" not in boxes and (b"mdat" in boxes or b"moov" in boxes) and not 0 < boxes.get(b"moov", 0) <= size
+
+
 def _end_of_mp4(file: BinaryIO, size: int) -> int:
     """Where the last top-level box ends."""
+    return max((end for _kind, end in _boxes(file, size)), default=0)
+
+
+def _boxes(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int]]:
+    """The top-level boxes of an MP4 of this size: their kinds, and where they end."""
     position = 0
     while position < size:
         file.seek(position)
         head = file.read(16)
         if len(head) < 8:
-            return position + 8
+            yield b"", position + 8
+            return
         length = int.from_bytes(head[:4], "big")
         if length == 1:  # a 64-bit length follows
             length = int.from_bytes(head[8:16], "big")
         if length == 0:  # up to the end of the file
-            return size
+            length = size - position
         if length < 8:  # garbage after the last box: the demuxer's business
-            return position
+            return
         position += length
-    return position
+        yield head[4:8], position
 
 
 def _end_of_matroska(file: BinaryIO) -> int:

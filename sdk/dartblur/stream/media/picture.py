@@ -45,7 +45,22 @@ SUFFIXES = {
 }
 """The formats that are read and written, by the suffix of the file."""
 
+OTHERS = {
+    ".avif", ".heic", ".heif", ".jxl", ".jp2", ".j2k", ".psd", ".ico", ".pbm", ".pgm", ".ppm", ".tga", ".exr", ".hdr",
+    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2",
+}  # fmt: skip
+"""Suffixes of pictures that are not."""
+
 JPEG_QUALITY = 95
+_BECOMES = {
+    "CMYK": "inks for printing (CMYK) became RGB",
+    "P": "palette of colours became RGB",
+    "PA": "palette of colours became RGB",
+    "1": "black and white became grey",
+    "LAB": "CIELAB became RGB",
+    "YCbCr": "YCbCr became RGB",
+}
+"""What becomes of modes that aren't written."""
 _MAX_FIELD_BYTES = 1024
 """Longer EXIF fields of raw bytes are previews, not notes."""
 
@@ -56,7 +71,7 @@ _NOT_COPIED = {
     0x02BC, 0x83BB, 0x8649, 0x8773, 0x927C,  # XMP, IPTC, Photoshop, colour profile (kept by itself), maker's notes
     0x8769, 0x8825, 0xA005,  # pointers to the groups of fields, which are built anew
 }  # fmt: skip
-_ORIENTATION = 0x0112
+_ORIENTATION, _COLOUR_SPACE = 0x0112, 0xA001
 _GROUPS = {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}
 """The groups of fields that are kept."""
 
@@ -74,6 +89,7 @@ class Keep:
         alpha: uint8 ``[H, W]`` as stored, or None.
         exif, icc: raw bytes; empty or None where there are none.
         options: of Pillow's writer: colour subsampling, density, losslessness.
+        losses: what the picture loses beside its faces, in a few words each.
     """
 
     path: Path
@@ -84,6 +100,19 @@ class Keep:
     exif: bytes
     icc: bytes | None
     options: dict[str, Any]
+    losses: tuple[str, ...] = ()
+
+    def without_notes(self) -> Keep:
+        """Without what tells of place, time, camera and people: of EXIF what pixels can't be shown rightly without."""
+        old, new = Pillow.Exif(), Pillow.Exif()
+        if self.exif:
+            old.load(self.exif)
+        if _ORIENTATION in old:
+            new[_ORIENTATION] = old[_ORIENTATION]
+        colours = old.get_ifd(ExifTags.IFD.Exif).get(_COLOUR_SPACE)
+        if colours is not None:
+            new[ExifTags.IFD.Exif] = {_COLOUR_SPACE: colours}
+        return replace(self, exif=new.tobytes() if len(new) else b"")
 
     def without_content(self) -> Keep:
         """What a picture that stands in for this one may keep: how it is written, and nothing that was in it."""
@@ -186,8 +215,16 @@ def _take_apart(path: Path, picture: Pillow.Image, data: bytes) -> tuple[Image, 
         # A profile for printing inks says nothing about the RGB that they are converted to.
         icc=None if picture.mode == "CMYK" else picture.info.get("icc_profile"),
         options=_writer_options(picture, data),
+        losses=_losses(picture),
     )
     return orientation.to_upright(np.ascontiguousarray(rgb[:, :, ::-1]), turn), keep
+
+
+def _losses(picture: Pillow.Image) -> tuple[str, ...]:
+    further = getattr(picture, "n_frames", 1) - 1
+    lost = [f"{further} further picture{'s' * (further > 1)} of the file left out"] if further else []
+    became = _BECOMES.get(picture.mode)
+    return (*lost, became) if became else tuple(lost)
 
 
 def _writer_options(picture: Pillow.Image, data: bytes) -> dict[str, Any]:

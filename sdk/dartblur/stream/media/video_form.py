@@ -34,6 +34,7 @@ class VideoForm:
         orientation: the same as EXIF numbers it, 1..8.
         colours: primaries, transfer, matrix and range.
         interlaced: ``tff``, ``bff``, or None for progressive.
+        pixels: FFmpeg's name of the pixel format.
     """
 
     width: int
@@ -46,6 +47,7 @@ class VideoForm:
     orientation: int
     colours: ColourTags
     interlaced: str | None
+    pixels: str
 
     @classmethod
     def of(cls, container: Any, stream: VideoStream, first: av.VideoFrame) -> VideoForm:
@@ -67,6 +69,7 @@ class VideoForm:
             orientation=orientation.from_display_matrix(matrix),
             colours=ColourTags.of(first),
             interlaced=_field_order(stream, first),
+            pixels=first.format.name,
         )
 
     @property
@@ -96,6 +99,38 @@ def choose_stream(container: Any, name: str, notices: list[str]) -> VideoStream:
     if others:
         notices.append(f"left out, as they would show clear faces: {others} more video or cover picture streams")
     return best
+
+
+def subsampling(pixels: str) -> str:
+    """How many of a pixel format's colours are stored: ``4:2:0``, ``4:2:2``, ``4:4:4`` (RGB too) ...; empty for grey.
+
+    Args:
+        pixels: FFmpeg's name of the format.
+    """
+    form = av.VideoFormat(pixels, 64, 64)
+    if len([part for part in form.components if not part.is_alpha]) < 3 and not form.has_palette:
+        return ""
+    wide, high = form.chroma_width(64), form.chroma_height(64)
+    return {(64, 64): "4:4:4", (32, 64): "4:2:2", (32, 32): "4:2:0", (64, 32): "4:4:0", (16, 64): "4:1:1"}.get(
+        (wide, high), "4:1:0"
+    )
+
+
+def losses(stream: Any, pixels: str) -> list[str]:
+    """What of a video is lost when it is read as 8 bits of blue, green and red, a line each.
+
+    Args:
+        stream: of the container.
+        pixels: FFmpeg's name of the pixel format of its frames.
+    """
+    form = av.VideoFormat(pixels, 64, 64)
+    bits = 8 if form.has_palette else max(part.bits for part in form.components)
+    lost = [f"{bits} bits a colour become 8"] if bits > 8 else []
+    # VP8 and VP9 keep transparency in a picture of its own, which isn't decoded.
+    apart = any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
+    if apart or any(part.is_alpha for part in form.components):
+        lost.append("left out: the transparency of the video")
+    return lost
 
 
 def display_matrix(frame: Any) -> tuple[int, ...] | None:

@@ -31,15 +31,28 @@ class Companions:
         source: the video.
         output: PyAV's output container, to which their streams are added.
         suffix: the output's, for messages.
+        sound: whether the sound is copied.
+        metadata: whether tags are copied, and subtitles: cameras and drones write time and place into these.
+        from_zero: leave out what begins before the pictures, as the priming of AAC does. AVI knows no time before 0:
+            there it would hold up the pictures.
 
     Raises:
         SinkError: the container doesn't take the sound's codec.
     """
 
-    def __init__(self, source: VideoSource, output: Any, suffix: str) -> None:
+    def __init__(
+        self,
+        source: VideoSource,
+        output: Any,
+        suffix: str,
+        *,
+        sound: bool = True,
+        metadata: bool = True,
+        from_zero: bool = False,
+    ) -> None:
         self.notices: list[str] = []
-        self._source = source
-        self._input = av.open(str(source.path), metadata_errors="replace")
+        self._source, self._sound, self._metadata, self._from_zero = source, sound, metadata, from_zero
+        self._input = av.open(str(source.path.absolute()), metadata_errors="replace")
         try:
             self._streams = self._attach(output, suffix)
         except BaseException:
@@ -57,7 +70,8 @@ class Companions:
             packet.pts = None if packet.pts is None else packet.pts - ticks
             packet.dts = None if packet.dts is None else packet.dts - ticks
             packet.stream = self._streams[packet.stream_index]
-            yield packet
+            if not (self._from_zero and _begin(packet) < 0):
+                yield packet
 
     def close(self) -> None:
         """Closes the source's second reader."""
@@ -73,6 +87,11 @@ class Companions:
             if not _is_copied(stream):
                 self.notices.append(f"left out: {name}, only sound and subtitles of text are copied")
                 continue
+            if stream.type == "audio" and not self._sound:
+                continue
+            if stream.type == "subtitle" and not self._metadata:
+                self.notices.append(f"left out: {name}, with the metadata: some cameras write time and place into it")
+                continue
             context = stream.codec_context
             codec = context.name if context is not None else "unknown"
             try:
@@ -84,9 +103,11 @@ class Companions:
                     self.notices.append(f"left out: {name}, {suffix} doesn't take {codec}")
                     continue
                 raise SinkError(
-                    f"{suffix} doesn't take the sound's codec {codec}, and sound is never re-encoded: use .mkv"
+                    f"{suffix} doesn't take the sound's codec {codec}, and sound is never re-encoded: use .mkv, or "
+                    "leave it out with --no-sound"
                 ) from error
-            copy.metadata.update(text_tags(stream.metadata))
+            if self._metadata:
+                copy.metadata.update(text_tags(stream.metadata))
             copy.disposition = stream.disposition.value
             attached[stream.index] = copy
         return attached
@@ -118,6 +139,7 @@ def _is_copied(stream: Any) -> bool:
 def text_tags(tags: dict[str, str]) -> dict[str, str]:
     """Tags that are text; cover pictures that hide among them, and what names the old container, are left out."""
     old = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "bps", "handler_name"}
+    old |= {"alpha_mode"}  # there is no transparency any more
     pictures = ("picture", "coverart", "thumb", "xmp", "_statistics", "number_of_")
     return {
         key: value

@@ -11,7 +11,7 @@ import cv2
 from ...errors import SinkError
 from ...frame import RedactedFrame
 from ..base import Sink
-from ..media.files import PendingFile, reason
+from ..media.files import PendingFile, reason, remove_leftovers
 from .timeline import Timeline
 
 FORMATS = "jpg", "png"
@@ -118,6 +118,7 @@ class LiveImageSink(Sink):
         taken = next(filter(self._is_name, folder.iterdir()), None)
         if taken is not None and not self._overwrite:
             raise SinkError(f"{taken}: exists already: choose another folder or give --overwrite")
+        remove_leftovers(folder, lambda name: self._is_name(Path(name)))
 
     def _is_name(self, path: Path) -> bool:
         """Whether a picture of this sink may have this name."""

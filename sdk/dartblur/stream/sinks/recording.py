@@ -54,6 +54,7 @@ class RecordingSink(Sink):
         encoder: ``auto`` or a name, see `encoders.choose`.
         segment: seconds of each file, >= 1; None for a single one. Files begin with a key frame, so they are a little
             longer.
+        metadata: whether files say when they were begun.
 
     Raises:
         SinkError: an existing or unwritable target, another suffix, an encoder that doesn't work here.
@@ -72,6 +73,7 @@ class RecordingSink(Sink):
         codec: Codec | None = None,
         encoder: str = "auto",
         segment: float | None = None,
+        metadata: bool = True,
     ) -> None:
         super().__init__(str(path))
         if path.suffix.lower() not in FORMATS:
@@ -82,7 +84,7 @@ class RecordingSink(Sink):
         self._names = RecordingNames(path, segments=segment is not None, overwrite=overwrite, sources=sources)
         self._video = LiveEncoding(codec, encoder, quality)
         self.notices += self._video.take_notices()
-        self._overwrite, self._end = overwrite, inf
+        self._overwrite, self._metadata, self._end = overwrite, metadata, inf
         self._segment = inf if segment is None else segment
         self._file: _File | None = None
 
@@ -126,7 +128,7 @@ class RecordingSink(Sink):
             if self._file is None or (packet.is_keyframe and time >= self._end):
                 if self._file is not None:
                     self._file.finish()
-                self._file = _File(self._names.next(), self._overwrite, self._video.codec, packet)
+                self._file = _File(self._names.next(), self._overwrite, self._video.codec, packet, dated=self._metadata)
                 self._end = time + self._segment
             self._file.add(packet)
 
@@ -134,7 +136,7 @@ class RecordingSink(Sink):
 class _File:
     """One file of a recording, with the packets from a key frame on."""
 
-    def __init__(self, path: Path, overwrite: bool, codec: Codec, first: Packet) -> None:
+    def __init__(self, path: Path, overwrite: bool, codec: Codec, first: Packet, *, dated: bool) -> None:
         format, options = FORMATS[path.suffix.lower()]
         self._disk = _Disk(path, overwrite)
         self._origin = first.pts or 0
@@ -144,7 +146,8 @@ class _File:
                 self._container = av.open(
                     self._disk, "w", format=format, container_options=options | {"flush_packets": "1"}
                 )
-            self._container.metadata["creation_time"] = datetime.now(timezone.utc).isoformat()
+            if dated:
+                self._container.metadata["creation_time"] = datetime.now(timezone.utc).isoformat()
             self._stream = add_stream(self._container, codec, first)
             encoders.tag(self._stream.codec_context, format)
             with self._disk.errors():

@@ -19,8 +19,9 @@ from ...frame import RedactedFrame
 from ..base import Sink
 from ..media import orientation
 from ..media.colours import FromBgr
-from ..media.files import PendingFile, check_target, reason
+from ..media.files import PendingFile, check_target, reason, remove_leftovers_of
 from ..media.integrity import missing_bytes
+from ..media.video_form import subsampling
 from ..sources.video_source import VideoSource
 from . import encoders
 from .companions import Companions, text_tags
@@ -64,6 +65,8 @@ class VideoSink(Sink):
         quality: 0 (lossless) .. 51 (worst), as x264's CRF.
         codec: ``h264`` or ``h265``; None for that of the encoder, or H.264. WebM takes neither.
         encoder: ``auto`` or one of FFmpeg's, see `encoders.choose`.
+        sound: whether the sound is copied.
+        metadata: whether tags are copied, and subtitles, into which some cameras write time and place.
 
     Raises:
         SinkError: unknown suffix, existing or unwritable target, a codec that the container doesn't take, or an encoder
@@ -81,12 +84,15 @@ class VideoSink(Sink):
         quality: int = DEFAULT_QUALITY,
         codec: Codec | None = None,
         encoder: str = "auto",
+        sound: bool = True,
+        metadata: bool = True,
     ) -> None:
         super().__init__(str(path))
         self._container = container_for(path)
         if not 0 <= quality <= 51:
             raise SinkError(f"quality: expected a number from 0 (lossless) to 51, got {quality}")
         check_target(path, [source.path], overwrite)
+        remove_leftovers_of(path)
         self._source, form = source, source.form
         self._companions: Companions | None = None
         self._last: int | None = None
@@ -95,7 +101,7 @@ class VideoSink(Sink):
         try:
             with self._errors():
                 self._output = av.open(
-                    str(self._file.path),
+                    str(self._file.path.absolute()),  # in "12:30.mp4" FFmpeg would see a protocol
                     "w",
                     format=self._container.format,
                     container_options={"movflags": "use_metadata_tags"}
@@ -103,9 +109,16 @@ class VideoSink(Sink):
                     else {},
                 )
                 self._stream = self._add_video(quality)
-                self._copy_tags()
+                self._copy_tags(metadata)
                 if not source.info.live:
-                    self._companions = Companions(source, self._output, path.suffix)
+                    self._companions = Companions(
+                        source,
+                        self._output,
+                        path.suffix,
+                        sound=sound,
+                        metadata=metadata,
+                        from_zero=not self._container.free_clock,
+                    )
                     self.notices += self._companions.notices
                 self._output.start_encoding()
         except BaseException:
@@ -172,8 +185,9 @@ class VideoSink(Sink):
         context.width, context.height = width, height
         # H.264 halves the colours of even sizes only; at odd ones it keeps them whole.
         odd = width % 2 or height % 2
-        whole = odd and self._encoder in ("libx264", "libx265")
+        whole = bool(odd) and self._encoder in ("libx264", "libx265")
         context.pix_fmt = "yuv444p" if whole else encoders.pixel_format(self._encoder)
+        self.notices += _losses(form.pixels, (width, height), whole)
         context.time_base = self._time_base
         context.sample_aspect_ratio = 1 / form.aspect if turned else form.aspect
         context.color_primaries, context.color_trc = form.colours.primaries, form.colours.transfer
@@ -201,12 +215,13 @@ class VideoSink(Sink):
             self.notices.append(encoders.notice(chosen))
         return chosen.name
 
-    def _copy_tags(self) -> None:
-        self._output.metadata.update(text_tags(self._source.container.metadata))
-        self._stream.metadata.update(text_tags(self._source.stream.metadata))
+    def _copy_tags(self, metadata: bool) -> None:
         chapters = self._source.container.chapters()
         for chapter in chapters:
-            chapter["metadata"] = text_tags(chapter["metadata"])
+            chapter["metadata"] = text_tags(chapter["metadata"]) if metadata else {}
+        if metadata:
+            self._output.metadata.update(text_tags(self._source.container.metadata))
+            self._stream.metadata.update(text_tags(self._source.stream.metadata))
         if chapters:
             self._output.set_chapters(chapters)
 
@@ -242,6 +257,14 @@ class VideoSink(Sink):
             raise SinkError(
                 f"{self.uri}: can't be written: {reason(error)}: check the free space and the format"
             ) from error
+
+
+def _losses(pixels: str, size: tuple[int, int], whole: bool) -> list[str]:
+    """What becomes of the colours, a line each, where that isn't how they were."""
+    if whole:
+        return [f"{size[0]}x{size[1]} is an odd size: colours are stored whole (4:4:4), which some players don't take"]
+    before = subsampling(pixels)
+    return [f"colours in {before} become 4:2:0: a quarter as many as pixels"] if before in ("4:2:2", "4:4:4") else []
 
 
 def container_for(path: Path) -> Container:

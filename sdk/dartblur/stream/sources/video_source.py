@@ -17,8 +17,8 @@ from ..base import Source, SourceInfo
 from ..media import orientation
 from ..media.colours import ToBgr
 from ..media.files import reason
-from ..media.integrity import missing_bytes
-from ..media.video_form import VideoForm, choose_stream
+from ..media.integrity import lacks_index, missing_bytes
+from ..media.video_form import VideoForm, choose_stream, losses
 from ..uris import settings_of
 from .live_video import Connection, LiveVideo
 from .reconnecting import STALL_S, Reconnecting, check_stall
@@ -55,6 +55,7 @@ class VideoSource(Source):
             self._decoded = self._decode()
             self._first = self._first_frame()
             self.form = VideoForm.of(self.container, self.stream, self._first)
+            self.notices += losses(self.stream, self.form.pixels)
         except BaseException:
             self.container.close()
             raise
@@ -188,9 +189,13 @@ def check_file(path: Path, keep_going: bool) -> None:
     if path.stat().st_size == 0:
         raise SourceError(f"{path}: the file is empty: record or copy it again")
     try:
-        missing = missing_bytes(path)
+        missing, lost = missing_bytes(path), lacks_index(path)
     except OSError as error:
         raise SourceError(f"{path}: can't be read: {reason(error)}") from error
+    if lost:
+        raise SourceError(
+            f"{path}: cut short, its index (moov) is missing: nothing can be taken from it: copy or record it again"
+        )
     if missing and not keep_going:
         raise SourceError(
             f"{path}: cut short, at least {missing} bytes are missing at its end: "
@@ -201,7 +206,8 @@ def check_file(path: Path, keep_going: bool) -> None:
 def _open(uri: str) -> Any:
     what = "expected a video or picture, got something that is neither"
     try:
-        container = av.open(uri, metadata_errors="replace")
+        # In a relative "12:30.mp4" FFmpeg would see a protocol.
+        container = av.open(str(Path(uri).absolute()), metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise SourceError(f"{uri}: {what} ({reason(error)})") from error
     if container.format.name in _NOT_VIDEO:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from ....errors import InputError
 from ...media.files import reason
 
-_EXAMPLE = "such as http://127.0.0.1:8080 or http://[::1]:8080"
+_EXPECTED = "expected http://HOST:PORT or HOST:PORT, such as http://127.0.0.1:8080 or [::1]:9090"
 
 
 def bind(text: str, refuse: type[InputError]) -> socket.socket:
@@ -44,14 +44,14 @@ def _parse(text: str, refuse: type[InputError]) -> tuple[str, int]:
         parts = urlsplit(f"http://{rest}")
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise refuse(f"address: expected http://HOST:PORT, {_EXAMPLE}: {error}") from error
+        raise refuse(f"address: {_EXPECTED}: {error}") from error
     # What was given isn't shown: it may hold a password or a token.
     if scheme not in ("", "http"):
         raise refuse(f"address: expected http://HOST:PORT, got {scheme}://: for TLS put a reverse proxy in front of it")
     if parts.username is not None or parts.password is not None or parts.query:
         raise refuse("address: expected http://HOST:PORT alone: give the token by --token or DARTBLUR_TOKEN")
     if host is None or port is None or parts.path not in ("", "/") or parts.fragment:
-        raise refuse(f"{text}: expected http://HOST:PORT, {_EXAMPLE}")
+        raise refuse(f"{text}: {_EXPECTED}")
     return host, port
 
 
