@@ -34,4 +34,6 @@ def main(video: str, folder: str = "frames") -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     main(*sys.argv[1:3])

@@ -32,4 +32,6 @@ def main(camera: str, recording: str = "recording.mp4", page: str = "http://127.
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     main(*sys.argv[1:4])

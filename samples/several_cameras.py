@@ -32,4 +32,6 @@ def main(seconds: float, cameras: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     main(float(sys.argv[1]), sys.argv[2:])

@@ -21,8 +21,10 @@ BOX_TOLERANCE = 1e-3
 PIXEL_TOLERANCE = 2 / 255
 """Largest difference of a patch's pixel, of 0..1."""
 SCORE_TOLERANCE = 1e-3
-TOLERANCES = {"fused.onnx": (BOX_TOLERANCE, PIXEL_TOLERANCE), "fused-half.onnx": (1e-1, 3 / 255)}
+TOLERANCES = {"fused.onnx": (BOX_TOLERANCE, PIXEL_TOLERANCE), "fused-half.onnx": (2e-2, 3 / 255)}
 """Of boxes and pixels, by graph; half precision is compared with single."""
+JUDGED = {"fused.onnx": 1.0, "fused-half.onnx": 0.9}
+"""Share of the boxes that must agree. Half precision turns some decisions of faint ones: which of two alike survives."""
 CHECKED_SIZES = [(720, 1280), (1000, 701), (243, 417)]
 """Height and width: no, some and odd remainders in the letterbox, scaled down and up, landscape and portrait."""
 
@@ -33,7 +35,7 @@ class Parity:
 
     Attributes:
         graph: file name.
-        boxes: of corners, over the box's side; None where the graph has no boxes.
+        boxes: of corners, over the box's side, of the share that must agree (`JUDGED`); None where it has no boxes.
         pixels: of patches, of 0..1; None where it has none.
     """
 
@@ -52,7 +54,7 @@ def verify_detector(graph: DetectorGraph, onnx: bytes, manifest: Manifest) -> Pa
         image = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
         expected = [output.numpy() for output in graph(image)]
         actual = session.run(None, {"image": image.numpy()})
-        worst = max(worst, _box_difference(expected[0], actual[0]))
+        worst = max(worst, float(_box_differences(expected[0], actual[0]).max()))
         _check("detector.onnx", "scores", float(np.abs(expected[1] - actual[1]).max()), SCORE_TOLERANCE)
     _check("detector.onnx", "boxes", worst, BOX_TOLERANCE)
     return Parity("detector.onnx", boxes=worst)
@@ -84,14 +86,16 @@ def verify_fused(
         frame, batch: the only ones that it takes; None: all.
     """
     session, spec = _session(onnx), graph.spec
-    box = pixel = 0.0
+    boxes, pixel = [], 0.0
     for height, width in [frame] if frame else CHECKED_SIZES:
         frames = np.stack([texture(width, height, seed) for seed in range(batch or 2)])
         held = _held_boxes(len(frames), spec.held, height, width)
         expected = [output.numpy() for output in graph(torch.from_numpy(frames), torch.from_numpy(held))]
         actual = session.run(None, {"frames": frames, "held_boxes": held})
         differences = _fused_differences(expected, actual, spec.slots)
-        box, pixel = max(box, differences[0]), max(pixel, differences[1])
+        boxes.append(differences[0])
+        pixel = max(pixel, differences[1])
+    box = float(np.quantile(np.concatenate(boxes), JUDGED[name], method="higher"))
     tolerances = TOLERANCES[name]
     _check(name, "boxes", box, tolerances[0])
     _check(name, "pixels", pixel, tolerances[1])
@@ -100,15 +104,15 @@ def verify_fused(
 
 def _fused_differences(
     expected: list[NDArray[np.float32]], actual: list[NDArray[np.float32]], slots: int
-) -> tuple[float, float]:
-    """The largest ones of boxes and of pixels."""
+) -> tuple[NDArray[np.float32], float]:
+    """Those of all boxes, and the largest one of pixels."""
     # Slots whose scores are all but equal may stand in another order, so each is compared with its nearest.
     order = _nearest(expected[1], actual[1], expected[2], actual[2])
     boxes = np.take_along_axis(actual[1], order[..., None], 1)
     judged = expected[2] > expected[2][:, :slots].min(1, keepdims=True) + 1e-4
     # Pixels in the slots of held boxes, where both graphs have the same box to paint.
     pixels = np.abs(expected[0][:, slots:] - actual[0][:, slots:].astype(np.float32))
-    return _box_difference(expected[1][judged], boxes[judged]), float(pixels.max(initial=0.0))
+    return _box_differences(expected[1][judged], boxes[judged]), float(pixels.max(initial=0.0))
 
 
 def _held_boxes(count: int, held: int, height: int, width: int) -> NDArray[np.float32]:
@@ -133,9 +137,10 @@ def _nearest(
     return nearest
 
 
-def _box_difference(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> float:
+def _box_differences(expected: NDArray[np.float32], actual: NDArray[np.float32]) -> NDArray[np.float32]:
     side = np.maximum(expected[..., 2:] - expected[..., :2], 1).max(-1)
-    return float((np.abs(expected - actual).max(-1) / side).max())
+    differences: NDArray[np.float32] = np.abs(expected - actual).max(-1) / side
+    return differences
 
 
 def _check(graph: str, what: str, difference: float, tolerance: float) -> None:
