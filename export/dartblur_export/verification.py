@@ -24,7 +24,7 @@ SCORE_TOLERANCE = 1e-3
 TOLERANCES = {"fused.onnx": (BOX_TOLERANCE, PIXEL_TOLERANCE), "fused-half.onnx": (2e-2, 3 / 255)}
 """Of boxes and pixels, by graph; half precision is compared with single."""
 JUDGED = {"fused.onnx": 1.0, "fused-half.onnx": 0.9}
-"""Share of the boxes that must agree. Half precision turns some decisions of faint ones: which of two alike survives."""
+"""Share of boxes that must agree. Half precision turns some decisions of faint ones: which of two alike survives."""
 CHECKED_SIZES = [(720, 1280), (1000, 701), (243, 417)]
 """Height and width: no, some and odd remainders in the letterbox, scaled down and up, landscape and portrait."""
 
