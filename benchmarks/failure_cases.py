@@ -23,7 +23,7 @@ from dartblur_train.data.augmentation import compress, in_light, move, put_on_ma
 
 Image = NDArray[np.uint8]
 Point = tuple[float, float]
-FACE, CENTRE = (172, 68, 268, 196), (220.0, 132.0)
+FACE, CENTRE = (172, 68, 268, 196), (220.0, 110.0)
 TILE = 320
 FOUND, FALSE, MISSED = (80, 200, 80), (60, 200, 230), (60, 60, 230)
 

@@ -15,7 +15,6 @@ import typer
 if TYPE_CHECKING:
     from ..backends.base import Backend
     from ..backends.loading import BackendChoice
-    from ..backends.scan import Scan
     from ..measurement.benchmark import Measurement
 
 _SIGNALLED = 128
@@ -64,6 +63,7 @@ def bench(
     size) of two moving faces is made; that takes scikit-image, and without it there are no faces in the clip.
     """
     from ..backends.loading import BackendChoice
+    from ..backends.scan import Scan
     from .signals import Interrupted, on_signals
 
     choice = BackendChoice(backend, model, engine, scan=Scan.of_text(detect_size, tiles, detect_budget))
