@@ -31,7 +31,7 @@ from dartblur_train.sources import DataArgs, read_validation
 
 LONG_SIDE, SMALLEST = 640, 20
 SIZES = ((20, 32), (32, 64), (64, 10_000))
-POINTS = (0.1, 0.2, 0.25, 0.3, 0.32, 0.34, 0.36, 0.38, 0.4, 0.42, 0.44, 0.46, 0.48, 0.5, 0.6)
+POINTS = (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
 
 Image = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
