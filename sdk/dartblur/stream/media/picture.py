@@ -51,6 +51,8 @@ OTHERS = {
 }  # fmt: skip
 """Suffixes of pictures that are not."""
 
+PNG_LEVEL = 3
+"""Of 9: files are 2 % larger than at the usual 6, in less than half of the time, which is most of a picture's."""
 JPEG_QUALITY = 95
 _BECOMES = {
     "CMYK": "inks for printing (CMYK) became RGB",
@@ -236,6 +238,8 @@ def _writer_options(picture: Pillow.Image, data: bytes) -> dict[str, Any]:
         sampling = JpegImagePlugin.get_sampling(picture)
         options |= {"quality": JPEG_QUALITY, "subsampling": sampling if sampling in (0, 1, 2) else 0}
         options["progressive"] = bool(picture.info.get("progressive"))
+    elif picture.format == "PNG":
+        options["compress_level"] = PNG_LEVEL
     elif picture.format == "WEBP":
         options.pop("dpi", None)
         options |= {"lossless": b"VP8L" in data[:64], "quality": JPEG_QUALITY, "exact": True}
