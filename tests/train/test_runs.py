@@ -242,7 +242,7 @@ def test_a_checkpoint_of_something_else_is_named(tmp_path: Path) -> None:
         ({"detector": "huge"}, "detector: expected one of edge-base, edge-nano, edge-small, edge-thin"),
         ({"source": Path("/nowhere")}, "expected the part 'val' of a data set"),
         ({"sample_size": 100}, "sample size: expected a multiple of 32"),
-        ({"augmentation": "none"}, "augmentation: expected one of mosaic, published"),
+        ({"augmentation": "none"}, "augmentation: expected one of mosaic, hard, published"),
         ({"start": Path("/nowhere.onnx")}, "is not there"),
     ],
 )
