@@ -18,7 +18,7 @@ from ..detections import Detections
 from ..errors import BackendError, BundleError
 from ..frame import Image, check_image
 from .base import Boxes, Defaults, WholeLook
-from .scan import Area, Scan, areas_of, cut_by, parts_of_others, size_for, tiles_for
+from .scan import Area, Scan, areas_of, size_for, tiles_for
 
 MAX_PATCHES = 64
 """Faces that go through the generator at once: bounds memory in a crowd."""
@@ -72,9 +72,9 @@ class CpuBackend:
     def detect(self, image: Image, threshold: float) -> Detections:
         """Faces of an image with at least this score, best first, after non-maximum suppression."""
         height, width = image.shape[:2]
-        found = [(area, *self._look(image, area, threshold)) for area in self._areas_of(height, width)]
-        cut = np.concatenate([cut_by(area, boxes, height, width) for area, boxes, _ in found])
-        return self._suppress(np.concatenate([f[1] for f in found]), np.concatenate([f[2] for f in found]), cut)
+        looks = [self._look(image, area, threshold) for area in self._areas_of(height, width)]
+        boxes, scores = (np.concatenate(parts) for parts in zip(*looks, strict=True))
+        return self._suppress(boxes, scores)
 
     def _look(self, image: Image, area: Area, threshold: float) -> tuple[Boxes, NDArray[np.float32]]:
         """Boxes in pixels of the image and scores, unordered, of what the detector sees in an area."""
@@ -117,13 +117,12 @@ class CpuBackend:
 
         return min(seconds() for _ in range(4))
 
-    def _suppress(self, boxes: Boxes, scores: NDArray[np.float32], cut: NDArray[np.bool_]) -> Detections:
+    def _suppress(self, boxes: Boxes, scores: NDArray[np.float32]) -> Detections:
         if not len(boxes):
             return Detections.empty()
         sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
         kept = cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), 0.0, self._manifest.nms_iou)
         keep = np.asarray(kept, int).reshape(-1)
-        keep = keep[~parts_of_others(boxes[keep], cut[keep], self._manifest.box_scale)]
         return Detections(np.ascontiguousarray(boxes[keep]), np.ascontiguousarray(scores[keep]))
 
     def redact(self, image: Image, boxes: Boxes, method: str) -> None:

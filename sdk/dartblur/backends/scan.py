@@ -1,7 +1,7 @@
 """How closely a frame is searched: at what size, and whether also tile by tile.
 
 A detector knows faces of some ten to some hundred pixels of its input. Shrunk to one size, the faces far away in a
-large frame fall below that; at the frame's own size those close by rise above it. So a frame that is searched at a much
+large frame fall below that; at the frame's own size those close by rise above it. So a frame that is searched at a
 larger size than the model's own is looked at in that one too, and one that is searched in overlapping tiles also as a
 whole. What is found is put together before overlapping detections are suppressed.
 """
@@ -13,9 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..errors import InputError
 
 SIZES = (640, 896, 1280, 1920, 2560)
@@ -25,8 +22,6 @@ MOST_TILES = 64
 
 OVERLAP = 0.25
 """Of a tile's sides, shared with the next one: a face that large is whole in one of them."""
-SECOND_LOOK = 1.5
-"""At sizes above so many times the model's own, faces close by are too large for it: they need that one too."""
 TILE_SHRINK = 2
 """How much ``auto`` lets a tile be shrunk."""
 
@@ -99,7 +94,7 @@ def areas_of(height: int, width: int, size: int, tiles: tuple[int, int] | None, 
         own: the model's long side.
     """
     areas = [Area(0, 0, width, height, size)]
-    if size > SECOND_LOOK * own:
+    if size > own:  # faces close by are too large for it there
         areas.append(Area(0, 0, width, height, own))
     if tiles is not None:
         columns, rows = (list(_spans(side, count)) for side, count in zip((width, height), tiles, strict=True))
@@ -125,44 +120,9 @@ def size_for(height: int, width: int, own: int, seconds: float, budget: float) -
     """
     useful = next((size for size in SIZES if size >= max(height, width)), SIZES[-1])
     seconds *= min(height, width) / max(height, width)
-    # Above `SECOND_LOOK` the look at the model's own size comes on top.
-    affordable = [
-        size
-        for size in SIZES
-        if ((size / own) ** 2 + (size > SECOND_LOOK * own)) * seconds <= budget and size <= useful
-    ]
+    # The look at the model's own size comes on top of a larger one.
+    affordable = [size for size in SIZES if ((size / own) ** 2 + (size > own)) * seconds <= budget and size <= useful]
     return max([own, *affordable])
-
-
-def parts_of_others(boxes: NDArray[np.float32], cut: NDArray[np.bool_], box_scale: float) -> NDArray[np.bool_]:
-    """``[n]`` bool: which are a face's part at the edge of a tile, and lie in what another box covers anyway.
-
-    Args:
-        boxes: float32 ``[n, 4]``, xyxy.
-        cut: ``[n]`` bool, which touch the inner edge of their tile.
-        box_scale: how much larger than a box the covered area is.
-    """
-    if not cut.any() or cut.all():
-        return np.zeros(len(boxes), bool)
-    parts, wholes = boxes[cut], boxes[~cut]
-    centre, reach = (wholes[:, :2] + wholes[:, 2:]) / 2, (wholes[:, 2:] - wholes[:, :2]) / 2 * box_scale
-    low = np.maximum(parts[:, None, :2], centre - reach)
-    high = np.minimum(parts[:, None, 2:], centre + reach)
-    inside = np.maximum(high - low, 0).prod(2)
-    area = np.maximum((parts[:, 2:] - parts[:, :2]).prod(1), 1e-6)
-    result = np.zeros(len(boxes), bool)
-    result[cut] = (inside / area[:, None]).max(1) >= 0.95
-    return result
-
-
-def cut_by(area: Area, boxes: NDArray[np.float32], height: int, width: int) -> NDArray[np.bool_]:
-    """``[n]`` bool: which boxes (pixels of the frame) touch an edge of the area that isn't the frame's."""
-    reach = 0.01 * max(area.x1 - area.x0, area.y1 - area.y0)
-    edges = np.array([area.x0, area.y0, -area.x1, -area.y1], np.float32) + reach
-    inner = np.array([area.x0 > 0, area.y0 > 0, area.x1 < width, area.y1 < height])
-    sides = boxes * np.array([1, 1, -1, -1], np.float32)
-    touching: NDArray[np.bool_] = ((sides < edges) & inner).any(1)
-    return touching
 
 
 def _spans(side: int, count: int) -> Iterator[tuple[int, int]]:

@@ -234,7 +234,7 @@ def export(
     threshold: Annotated[float, typer.Option(min=0.01, max=0.99, help="Default threshold of its users.")] = 0.4,
     box_scale: Annotated[float, typer.Option(min=1, max=4, help="Default box scale of its users.")] = 1.15,
     detect_size: Annotated[
-        int, typer.Option(min=128, max=960, help="Long side that frames are searched at, pixels; a multiple of 64.")
+        int, typer.Option(min=128, max=640, help="Long side that frames are searched at, pixels; a multiple of 64.")
     ] = 640,
     frame: Annotated[str | None, typer.Option(help="Only frame size of the fused graphs, WxH. Default: all.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Frames at once in the fused graphs. Default: any.")] = None,
