@@ -240,3 +240,18 @@ def test_boxes_inside_others_go_and_the_same_area_is_covered(drawn: list[tuple[i
 def test_a_box_that_is_found_twice_stays_once() -> None:
     boxes = np.array([[2, 2, 4, 4], [0, 0, 9, 9], [0, 0, 9, 9], [5, 5, 12, 9]], np.float32)
     assert outermost(boxes).tolist() == [[0, 0, 9, 9], [5, 5, 12, 9]]
+
+
+@pytest.mark.parametrize("broken", ["boxes", "scores"])
+def test_a_model_that_says_nan_is_an_error_and_no_missed_face(broken: str, astronaut: np.ndarray) -> None:
+    backend = CpuBackend(load_bundle())
+
+    class Broken:
+        def run(self, names: None, inputs: dict[str, np.ndarray], *, real=backend._detector) -> list[np.ndarray]:
+            boxes, scores = real.run(names, inputs)
+            (boxes if broken == "boxes" else scores)[0, 0] = np.nan
+            return [boxes, scores]
+
+    backend._detector = Broken()
+    with pytest.raises(BackendError, match="boxes or scores are not finite"):
+        Anonymizer(backend=backend)(astronaut)

@@ -87,9 +87,11 @@ class CpuBackend:
                 self._inputs[size] = np.empty((3, *size), np.float32)
             pixels, scale = ops.letterbox(part, size, out=self._inputs[size])
             boxes, scores = self._detector.run(None, {"image": pixels[None]})
-        if not np.isfinite(scores).all():
-            # Such a score is below any threshold, so its face would be missed without a word.
-            raise BackendError("the detector's scores are not finite: the model is broken, export or copy it again")
+        if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
+            # Such a score is below any threshold, and such a box covers nothing: a face would be missed without a word.
+            raise BackendError(
+                "the detector's boxes or scores are not finite: the model is broken, export or copy it again"
+            )
         strong = np.flatnonzero(scores[0] >= threshold)
         boxes = boxes[0, strong] / np.float32(scale) + np.array([area.x0, area.y0] * 2, np.float32)
         # Whatever a model says, a face that was found has an area, so that it gets covered.
