@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .options import BackendName, DetectBudget, DetectSize, Engine, Model, Tiles
+
 if TYPE_CHECKING:
     from ..backends.base import Backend
     from ..backends.loading import BackendChoice
@@ -27,32 +29,12 @@ def bench(
         str | None,
         typer.Argument(help="Video or picture file, folder, pattern or camera. Default: a clip made on the spot."),
     ] = None,
-    backend: Annotated[
-        str, typer.Option(help="auto (tensorrt with --engine, else cpu), cpu, tensorrt or onnxruntime-gpu.")
-    ] = "auto",
-    model: Annotated[
-        Path | None, typer.Option(help="nano, small, base, or a bundle (folder or zip). Default: small.")
-    ] = None,
-    engine: Annotated[Path | None, typer.Option(help="Engine for tensorrt, made with 'dartblur build'.")] = None,
-    detect_size: Annotated[
-        str | None,
-        typer.Option(
-            help="Long side that frames are searched at, pixels, or auto: as large as frame and --detect-budget allow. "
-            "Default: the model's, 640.",
-        ),
-    ] = None,
-    detect_budget: Annotated[
-        float | None,
-        typer.Option(
-            help="Of --detect-size auto: seconds for a frame. Default: 0.1.",
-        ),
-    ] = None,
-    tiles: Annotated[
-        str | None,
-        typer.Option(
-            help="Search also in overlapping tiles, for small faces in large frames: auto, or 3x2 (columns x rows).",
-        ),
-    ] = None,
+    backend: BackendName = "auto",
+    model: Model = None,
+    engine: Engine = None,
+    detect_size: DetectSize = None,
+    detect_budget: DetectBudget = None,
+    tiles: Tiles = None,
     frames: Annotated[int, typer.Option(min=1, help="Most frames to take.")] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

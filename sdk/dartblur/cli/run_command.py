@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from .options import FACES, BackendName, DetectBudget, DetectSize, Engine, Model, Tiles
+
 if TYPE_CHECKING:
     from ..anonymizer import Method
     from ..backends.loading import BackendChoice
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 _SIGNALLED = 128
 """Added to a signal's number this is the exit code of shells: 130 for Ctrl-C, 143 for SIGTERM, 129 for a hang-up."""
 
-_FACES, _PROTECTION, _SOURCE, _SINK, _RECORDS = "Faces", "Protection", "Source", "Sinks", "Records"
+_PROTECTION, _SOURCE, _SINK, _RECORDS = "Protection", "Source", "Sinks", "Records"
 
 
 def run(
@@ -42,48 +44,22 @@ def run(
         ),
     ],
     method: Annotated[
-        str, typer.Option(help="How faces are covered: dart, gaussian, pixelate or solid.", rich_help_panel=_FACES)
+        str, typer.Option(help="How faces are covered: dart, gaussian, pixelate or solid.", rich_help_panel=FACES)
     ] = "dart",
     threshold: Annotated[
         float | None,
-        typer.Option(help="Lowest score of a face, above 0 and below 1. Default: the model's.", rich_help_panel=_FACES),
+        typer.Option(help="Lowest score of a face, above 0 and below 1. Default: the model's.", rich_help_panel=FACES),
     ] = None,
     box_scale: Annotated[
         float | None,
-        typer.Option(help="Covered box by face box, 1..4. Default: the model's.", rich_help_panel=_FACES),
+        typer.Option(help="Covered box by face box, 1..4. Default: the model's.", rich_help_panel=FACES),
     ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(help="nano, small, base, or a bundle (folder or zip). Default: small.", rich_help_panel=_FACES),
-    ] = None,
-    backend: Annotated[
-        str,
-        typer.Option(
-            help="auto (tensorrt with --engine, else cpu), cpu, tensorrt or onnxruntime-gpu.", rich_help_panel=_FACES
-        ),
-    ] = "auto",
-    engine: Annotated[
-        Path | None, typer.Option(help="Engine for tensorrt, made with 'dartblur build'.", rich_help_panel=_FACES)
-    ] = None,
-    detect_size: Annotated[
-        str | None,
-        typer.Option(
-            help="Long side that frames are searched at, pixels, or auto: as large as frame and --detect-budget allow. "
-            "Default: the model's, 640.",
-            rich_help_panel=_FACES,
-        ),
-    ] = None,
-    detect_budget: Annotated[
-        float | None,
-        typer.Option(help="Of --detect-size auto: seconds for a frame. Default: 0.1.", rich_help_panel=_FACES),
-    ] = None,
-    tiles: Annotated[
-        str | None,
-        typer.Option(
-            help="Search also in overlapping tiles, for small faces in large frames: auto, or 3x2 (columns x rows).",
-            rich_help_panel=_FACES,
-        ),
-    ] = None,
+    model: Model = None,
+    backend: BackendName = "auto",
+    engine: Engine = None,
+    detect_size: DetectSize = None,
+    detect_budget: DetectBudget = None,
+    tiles: Tiles = None,
     hold: Annotated[
         float | None,
         typer.Option(
