@@ -23,13 +23,13 @@ class Report(Protocol):
 
 
 @contextmanager
-def progress(frames: int | None) -> Iterator[Report]:
-    """Shows the numbers that it is told, of this many frames (None: unknown)."""
+def progress(frames: int | None, unit: str = "frame") -> Iterator[Report]:
+    """Shows the numbers that it is told, of this many frames (None: unknown), or whatever a unit is."""
     if sys.stderr is None:  # a service that was started with it closed
         yield lambda summary: None
         return
     if not sys.stderr.isatty():
-        yield _every(_LINE_EVERY_S, lambda summary: print(_line(summary, frames), file=sys.stderr, flush=True))
+        yield _every(_LINE_EVERY_S, lambda summary: print(_line(summary, frames, unit), file=sys.stderr, flush=True))
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -38,13 +38,14 @@ def progress(frames: int | None) -> Iterator[Report]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=frames)
         yield _every(
-            _BAR_EVERY_S, lambda summary: bar.update(task, completed=summary.frames, description=_line(summary, frames))
+            _BAR_EVERY_S,
+            lambda summary: bar.update(task, completed=summary.frames, description=_line(summary, frames, unit)),
         )
 
 
-def _line(summary: Summary, frames: int | None) -> str:
+def _line(summary: Summary, frames: int | None, unit: str) -> str:
     of = "" if frames is None else f" of {max(frames, summary.frames)}"
-    return f"{summary.frames}{of} frames, {summary.faces} faces, {summary.fps:.1f} fps"
+    return f"{summary.frames}{of} {unit}s, {summary.faces} faces, {summary.fps:.1f} a second"
 
 
 def _every(seconds: float, show: Report) -> Report:

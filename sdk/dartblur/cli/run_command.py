@@ -275,9 +275,11 @@ def process(
             print(f"dartblur: {notice}", file=sys.stderr)
         if metrics is not None:
             stack.enter_context(_serve_metrics(metrics, session))
-        with progress(session.source.info.frames) as report:
+        info = session.source.info
+        unit = "frame" if info.moving else "picture"
+        with progress(info.frames, unit) as report:
             summary = session.run(on_progress=report, stop=stopper.event)
-    _tell(summary, settings, "frame" if session.source.info.moving else "picture")
+    _tell(summary, settings, unit)
     return summary
 
 

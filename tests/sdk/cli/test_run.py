@@ -18,6 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dartblur.cli import progress
+from dartblur.stream import Summary
+
 SDK = Path(__file__).parents[3] / "sdk"
 
 
@@ -127,6 +130,14 @@ def test_a_closed_stderr(clip, tmp_path):
     program += "with progress(3) as report: report(None)"
     done = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": str(SDK)}, check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("unit", ["frame", "picture"])
+def test_progress_says_what_it_counts(unit, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0)
+    with progress.progress(3, unit) as report:
+        report(Summary(frames=2, faces=5, seconds=4.0))
+    assert capsys.readouterr().err == f"2 of 3 {unit}s, 5 faces, 0.5 a second\n"
 
 
 def test_bad_targets(call, clip, tmp_path):
