@@ -26,6 +26,8 @@ from dartblur.measurement import sample_frames
 from dartblur.measurement.comparison import Comparison, Subject, Tolerances, _Frame, _matches, compare
 from dartblur.passport import Passport, bundle_sha256, passport_path, read_passport, write_passport
 
+_DEFAULT = load_bundle().manifest
+MODEL = f"{_DEFAULT.name} {_DEFAULT.version}"
 FACE = [40.3, 30.2, 90.7, 88.9]
 OTHER = [150.0, 40.0, 180.0, 80.0]
 IMAGE = sample_frames.texture(217, 143)
@@ -211,7 +213,7 @@ def test_the_fused_graphs_do_what_the_cpu_backend_does(call: Call, faces: Path, 
     assert told["schema_version"] == 1
     assert told["passed"] is True
     assert told["differences"] == []
-    assert told["a"] == {"name": "default", "kind": "cpu", "model": "dartblur-small 3"}
+    assert told["a"] == {"name": "default", "kind": "cpu", "model": MODEL}
     assert told["b"]["kind"] == runner
     assert told["frames"] == {"from": str(faces), "scaled_to": None}
     assert told["tolerances"]["boxes"] == (0.001 if runner == "fused" else 0.02)
@@ -346,19 +348,19 @@ def test_the_figures_are_written_into_the_passport(call: Call, engine: Path, fac
     assert code == 0
     told = json.loads(out)
     assert told["frames"]["scaled_to"] == [320, 192]
-    parity = read_passport(engine).parity["cpu, dartblur-small 3"]
+    parity = read_passport(engine).parity[f"cpu, {MODEL}"]
     assert parity["passed"] is True
     assert parity["frames"]["from"] == faces.name, "not where it lies"
     assert parity["figures"] == told["figures"]
     assert call(engine, "default:fused", "--frames", faces)[0] == 0
-    assert set(read_passport(engine).parity) == {"cpu, dartblur-small 3", "fused, dartblur-small 3"}
+    assert set(read_passport(engine).parity) == {f"cpu, {MODEL}", f"fused, {MODEL}"}
 
 
 @pytest.mark.usefixtures("tensorrt")
 def test_a_failed_comparison_is_written_too(call: Call, engine: Path, bundle: Bundle, tmp_path: Path) -> None:
     wrong = rewritten(bundle, "generator.onnx", lambda bias: bias + 0.2, tmp_path / "wrong")
     assert call(wrong, engine)[0] == 1
-    assert read_passport(engine).parity["cpu, dartblur-small 3"]["passed"] is False
+    assert read_passport(engine).parity[f"cpu, {MODEL}"]["passed"] is False
 
 
 def test_an_engine_that_cannot_run_here_is_refused_in_one_line(call: Call, engine: Path) -> None:
