@@ -27,7 +27,7 @@ from dartblur.backends.cpu import CpuBackend
 from dartblur.boxes import outermost, scale_boxes
 from dartblur.bundle import Bundle
 from dartblur.protection.residue import MOST_ALIKE, MOST_UNCHANGED, alike, is_hidden, unchanged
-from dartblur.protection.self_check import THRESHOLD, SecondLook
+from dartblur.protection.self_check import SecondLook, surer
 from dartblur_train.data.cache import read_bgr
 from dartblur_train.data.formats import read_data_set
 from dartblur_train.data.labels import FaceImage
@@ -147,7 +147,7 @@ def outside(bundle: Bundle, records: list[FaceImage]) -> dict[str, object]:
 
 
 def default(bundle: Bundle) -> float:
-    return bundle.manifest.threshold * THRESHOLD
+    return surer(bundle.manifest.threshold)
 
 
 def annotated(found: NDArray[np.float32], faces: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -28,9 +28,10 @@ from .residue import is_hidden
 ENLARGED = 2
 """Long side of the detector's input, as a multiple of the model's own."""
 
-THRESHOLD = 1.6
-"""Lowest score of a face, as a multiple of the model's own. Enlarged, all scores rise: of small faces this finds many
-that the first look has missed, and a lower one finds mostly noise; see ``benchmarks/self_check.py``."""
+SURER = 3.4
+"""How much higher the odds of a face must be here than at the model's own threshold. Enlarged, all scores rise: of
+small faces this finds many that the first look has missed, and less finds mostly noise; see
+``benchmarks/self_check.py``."""
 
 SMALL = 16
 """Pixels of a face's shorter side at the model's own size: larger faces are seen better there than enlarged."""
@@ -80,12 +81,17 @@ class _Sample:
     time: float
 
 
+def surer(threshold: float) -> float:
+    """The score, below 1, whose odds are `SURER` times those of a threshold."""
+    return SURER * threshold / (1 - threshold + SURER * threshold)
+
+
 class SecondLook:
     """Finds faces in a redacted picture that its covers leave clear.
 
     Args:
         bundle: the model; its detector looks.
-        threshold: lowest score of a face; None for `THRESHOLD` of the model's own.
+        threshold: lowest score of a face; None: `surer` than the model's own.
 
     Raises:
         InputError: the threshold is out of its range.
@@ -96,7 +102,7 @@ class SecondLook:
         from ..backends.cpu import CpuBackend
 
         manifest = bundle.manifest
-        self._threshold = manifest.threshold * THRESHOLD if threshold is None else threshold
+        self._threshold = surer(manifest.threshold) if threshold is None else threshold
         if not 0 < self._threshold < 1:
             raise InputError(f"threshold of the self-check: expected a number between 0 and 1, got {self._threshold}")
         enlarged = replace(bundle, manifest=replace(manifest, long_side=ENLARGED * manifest.long_side))
@@ -119,7 +125,7 @@ class SelfCheck:
     Args:
         bundle: the model; its detector looks.
         interval: seconds of the stream from one sample to the next. Of pictures without time stamps each tenth is one.
-        threshold: lowest score of a face; None for a part of the model's own.
+        threshold: lowest score of a face; None: `surer` than the model's own.
         allowed: which boxes are to be covered, where faces of some areas are left clear on purpose.
         on_finding: is called in the check's thread.
 

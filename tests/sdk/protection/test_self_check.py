@@ -19,7 +19,7 @@ from dartblur.backends.fake import FakeBackend
 from dartblur.bundle import Bundle
 from dartblur.frame import Frame, Image, RedactedFrame, cover_whole
 from dartblur.protection.residue import alike, is_hidden, unchanged
-from dartblur.protection.self_check import Finding, SecondLook, SelfCheck, covered_share
+from dartblur.protection.self_check import SURER, Finding, SecondLook, SelfCheck, covered_share, surer
 
 FACE = np.array([[164, 50, 291, 235]], np.float32)
 """The astronaut's face with the usual margin."""
@@ -135,6 +135,12 @@ def pass_through(check: SelfCheck, frame: Frame, anonymize: Callable[[Frame], Re
     redacted = anonymize(frame)
     check.after(redacted)
     return redacted
+
+
+@pytest.mark.parametrize("threshold", [0.001, 0.3, 0.5, 0.7, 0.999])
+def test_the_second_look_is_surer_than_the_first_whatever_that_takes(threshold: float) -> None:
+    odds = [score / (1 - score) for score in (threshold, surer(threshold))]
+    assert odds[1] == pytest.approx(SURER * odds[0])
 
 
 def test_a_stream_is_checked(bundle: Bundle, backend: CpuBackend, astronaut: Image) -> None:
