@@ -30,6 +30,11 @@ LARGEST_FACE = 256.0
 """Larger ones, of which training shows none, are left to the second look: their smaller side in pixels of the first.
 What the first says there is mostly false, and covers much."""
 
+SURE_ABOVE = 48.0
+"""Larger faces, in pixels (square root of area), must be surer: the odds that the network gives are divided by the
+square root of how many times larger they are. A false alarm costs its area and a missed face the same at any size, so
+one threshold for all would spend most of the area on large false alarms and miss small faces for it."""
+
 
 class DetectorGraph(nn.Module):
     """``image [N, 3, H, W]`` BGR 0..255 to ``boxes [N, A, 4]`` xyxy pixels and ``scores [N, A]`` 0..1.
@@ -46,10 +51,12 @@ class DetectorGraph(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         whole, half = (self.detector(view.to(self._dtype)) for view in (image, avg_pool2d(image, 2)))
         boxes, half_boxes = self.detector.decode(whole), self.detector.decode(half)
-        fit = (_smaller_side(boxes) <= LARGEST_FACE).float()
-        large = (_smaller_side(half_boxes) >= LARGE_FACE).float()
-        scores = torch.cat([whole.logits.sigmoid() * fit, half.logits.sigmoid() * large], 1)
-        return torch.cat([boxes, half_boxes * 2], 1), scores
+        left_out = torch.cat([_smaller_side(boxes) > LARGEST_FACE, _smaller_side(half_boxes) < LARGE_FACE], 1).float()
+        boxes = torch.cat([boxes, half_boxes * 2], 1)
+        area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+        logits = torch.cat([whole.logits, half.logits], 1) - (area / SURE_ABOVE**2).clamp(min=1).log() / 4
+        # A box that is no number would cover nothing: its score says so, and whoever reads it stops.
+        return boxes, logits.sigmoid() * (1 - left_out) + 0 * boxes.sum(-1)
 
     @property
     def _dtype(self) -> torch.dtype:

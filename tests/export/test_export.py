@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch.nn.functional import avg_pool2d
 
 import dartblur_export.verification as verification
 from dartblur import BundleError, load_bundle
@@ -24,7 +25,7 @@ from dartblur.measurement.sample_frames import texture
 from dartblur_export.checkpoints import load_detector, load_generator
 from dartblur_export.errors import CheckpointError, ParityError
 from dartblur_export.exporting import ExportArgs, export_bundle
-from dartblur_export.fused import FusedGraph, FusedSpec
+from dartblur_export.fused import DetectorGraph, FusedGraph, FusedSpec
 from dartblur_train.checkpoints import IN_HALF
 from dartblur_train.nets.detectors import build_detector
 from dartblur_train.nets.edge_detector import EdgeDetector, EdgeDetectorSpec
@@ -237,19 +238,38 @@ def test_a_score_that_is_nan_shows_in_every_slot(bundle: Path) -> None:
     assert torch.isnan(best[1]).all()
 
 
+@pytest.mark.parametrize("channel", [0, 1, 4], ids=["score", "place", "size"])
 @pytest.mark.parametrize("graph", ["fused.onnx", "fused-half.onnx"])
-def test_a_detector_that_says_nan_shows_in_the_exported_graph(graph: str) -> None:
+def test_a_detector_that_says_nan_shows_in_the_exported_graph(graph: str, channel: int) -> None:
     """ONNX Runtime's TopK would pass over a NaN without a word."""
     model = onnx.load_from_string(load_bundle().graphs[graph])
     name = "detector.detector.predict.weight"
     (weights,) = (tensor for tensor in model.graph.initializer if tensor.name.removesuffix(IN_HALF) == name)
     values = onnx.numpy_helper.to_array(weights).copy()
-    values.flat[0] = np.nan
+    values[channel] = np.nan
     weights.CopyFrom(onnx.numpy_helper.from_array(values, weights.name))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     held = np.zeros((1, load_bundle().manifest.fused["held"], 4), np.float32)
     _, _, scores = session.run(None, {"frames": np.zeros((1, 64, 96, 3), np.uint8), "held_boxes": held})
     assert np.isnan(scores[0, : load_bundle().manifest.fused["slots"]]).all()
+
+
+def test_large_faces_must_be_surer() -> None:
+    """The odds fall with the square root of the side above 48 px, in both looks, and nothing else changes."""
+    torch.manual_seed(0)
+    detector = EdgeDetector().eval()
+    torch.nn.init.normal_(detector.predict.weight, std=0.3)
+    image = torch.rand(1, 3, 128, 192) * 255
+    with torch.no_grad():
+        boxes, scores = DetectorGraph(detector)(image)
+        looks = [detector(image), detector(avg_pool2d(image, 2))]
+    odds = torch.cat([look.logits for look in looks], 1).exp()
+    side = (boxes[..., 2:] - boxes[..., :2]).prod(-1).sqrt()
+    expected = torch.where(side > 48, odds / (side / 48).sqrt(), odds)
+    seen = scores > 0
+    assert (seen & (side > 60)).any()
+    assert (seen & (side < 48)).any()
+    torch.testing.assert_close((scores / (1 - scores))[seen], expected[seen], rtol=1e-4, atol=0)
 
 
 def test_odd_rounds_of_suppression_are_refused(bundle: Path) -> None:
