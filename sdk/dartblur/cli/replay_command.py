@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from .options import BackendName, Engine, Model
+
 if TYPE_CHECKING:
     from ..backends.loading import BackendChoice
     from ..records.audit_reading import Audit
@@ -26,11 +28,9 @@ def replay(
     missing: Annotated[
         str, typer.Option(help="Frames that the log doesn't have: refuse, or solid (cover them whole).")
     ] = "refuse",
-    model: Annotated[Path | None, typer.Option(help="Model bundle for dart. Default: the built-in one.")] = None,
-    backend: Annotated[
-        str, typer.Option(help="auto (tensorrt with --engine, else cpu), cpu, tensorrt or onnxruntime-gpu.")
-    ] = "auto",
-    engine: Annotated[Path | None, typer.Option(help="Engine for tensorrt, made with 'dartblur build'.")] = None,
+    model: Model = None,
+    backend: BackendName = "auto",
+    engine: Engine = None,
     quality: Annotated[int, typer.Option(help="Of video: 0 (lossless) .. 51 (worst).")] = 19,
     sound: Annotated[bool, typer.Option(help="Whether the sound is kept: as it was for the run.")] = True,
     metadata: Annotated[bool, typer.Option(help="Whether tags, place, time and EXIF are kept.")] = True,
