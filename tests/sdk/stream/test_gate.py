@@ -222,12 +222,29 @@ def test_a_live_source_drops_the_oldest_and_stays_up_to_date():
 
 
 def test_a_slow_sink_holds_up_no_other():
-    quick, slow, diary = Shelf(), Shelf(wait=0.05), Diary()
+    """The slow one is at its first frame until the quick one has the last."""
+    last = threading.Event()
+
+    class Quick(Shelf):
+        def _write(self, frame: RedactedFrame) -> None:
+            super()._write(frame)
+            if frame.index == 79:
+                last.set()
+
+    class Slow(Shelf):
+        def _write(self, frame: RedactedFrame) -> None:
+            assert last.wait(20), "the quick sink is held up"
+            super()._write(frame)
+
+    quick, slow, diary = Quick(), Slow(), Diary()
     with quick, slow:
         run(Camera(80, 0.005), anonymizer(), [quick, slow], observers=[diary])
+    sink_dropped = [event.of for event in diary.events if event.kind == "sink-dropped"]
     assert [frame.index for frame in quick.frames] == [frame.index for frame in diary.frames]
-    assert len(slow.frames) < len(quick.frames)
-    assert [event.of for event in diary.events if event.kind == "sink-dropped"]
+    assert len(quick.frames) + diary.kinds().count("dropped") == 80
+    assert len(slow.frames) < 40
+    assert len(slow.frames) + len(sink_dropped) == len(quick.frames)
+    assert sink_dropped
 
 
 def test_of_a_file_a_slow_sink_loses_nothing():
