@@ -9,7 +9,7 @@ from dartblur_train.checkpoints import save_weights_file
 from dartblur_train.data.labels import DataError
 from dartblur_train.losses.distillation import distillation_loss
 from dartblur_train.nets.detectors import build_detector
-from dartblur_train.nets.edge_detector import SPECS, EdgeDetector, EdgeDetectorSpec
+from dartblur_train.nets.edge_detector import SPECS, DepthwiseBlock, EdgeDetector, EdgeDetectorSpec
 
 
 def multiply_adds(model: torch.nn.Module, image: torch.Tensor) -> int:
@@ -73,6 +73,24 @@ def test_a_larger_size_starts_as_the_smaller_one(tmp_path: Path) -> None:
         assert torch.allclose(grown(image).offsets, plain(image).offsets, atol=1e-5)
     with pytest.raises(DataError, match="is none of the network"):
         build_detector("edge-nano", tmp_path / "plain.safetensors", grow=True)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_block_learns_the_same_in_half_precision(stride: int) -> None:
+    torch.manual_seed(0)
+    block = DepthwiseBlock(16, 16, stride).train()
+    image = torch.randn(2, 16, 12, 12).to(torch.bfloat16)
+    towards = torch.randn(block(image.float()).shape)
+    gradients = []
+    for half in (False, True):
+        block.zero_grad()
+        x = image.clone() if half else image.float()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            seen = block(x.requires_grad_())
+            assert seen.dtype == x.dtype
+            (seen.float() * towards).sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in (*block.parameters(), x) if p.grad is not None]).float())
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.99  # rounding moves a few through the ReLU
 
 
 def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn() -> None:
