@@ -31,15 +31,25 @@ class Sightings:
         self._seen.append((time, Coverage.join([Coverage.of(found.boxes, "detected", ids), held])))
 
     def take(self) -> Coverage:
-        """Takes the first frame away; returns boxes of the faces that are found later and not known in it."""
+        """Takes the first frame away; returns boxes of the faces that are found later and not in it.
+
+        A face that is only held in it gets one too, which reaches from its held box to where it is found: it may have
+        moved otherwise than it was expected to, or be another one beside the place.
+        """
         time, known = self._seen.popleft()
-        ids = set(known.ids.tolist())
+        certain = {
+            number for number, reason in zip(known.ids.tolist(), known.reasons, strict=True) if reason == "detected"
+        }
+        held = {
+            number: box for number, box in zip(known.ids.tolist(), known.boxes, strict=True) if number not in certain
+        }
         tracks: dict[int, list[tuple[float, NDArray[np.float32]]]] = {}
         for later, seen in self._seen:
             for box, number, reason in zip(seen.boxes, seen.ids.tolist(), seen.reasons, strict=True):
-                if number not in ids and reason == "detected":
+                found = reason == "detected" or (reason == "check" and number not in held)
+                if found and number not in certain:
                     tracks.setdefault(number, []).append((later, box))
-        boxes = [_before(time, track) for track in tracks.values()]
+        boxes = [_hull(_before(time, track), held.get(number)) for number, track in tracks.items()]
         return Coverage.of(np.array(boxes, np.float32).reshape(-1, 4), "ahead", np.array(list(tracks), np.int64))
 
     def clear(self) -> None:
@@ -60,3 +70,10 @@ def _before(time: float, track: list[tuple[float, NDArray[np.float32]]]) -> NDAr
     centre, half = (low + high) / 2, (high - low) / 2 * np.float32(1 + GROWTH * age)
     grown: NDArray[np.float32] = np.concatenate([centre - half, centre + half])
     return grown
+
+
+def _hull(box: NDArray[np.float32], other: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """The smallest box ``[4]`` around both."""
+    if other is None:
+        return box
+    return np.concatenate([np.minimum(box[:2], other[:2]), np.maximum(box[2:], other[2:])])

@@ -67,6 +67,8 @@ _TURN = 0.7
 """And by this share of its way since it was last found: the sine of 45 degrees, as that is damped."""
 _LARGEST_ZOOM = math.log(2)
 """A face that isn't found is not thought to have grown or shrunk by more."""
+_STILL_COVERED = 0.95
+"""A prediction that covers this share of the box of today is as good."""
 
 # Trust: what was seen once and faintly is held for a shorter time than what is certainly a face.
 _CERTAIN_SCORE, _CERTAIN_TIMES = 0.5, 8
@@ -204,13 +206,13 @@ class Tracker:
         self._forgotten, self._time = self._last_id, None
 
     def _held(self, tracks: Tracks, now: float, predicted: Coverage) -> Coverage:
-        """The held boxes of those of the tracks that live: as predicted, unless the face has been found elsewhere since
-        the prediction was made.
+        """The held boxes of those of the tracks that live: as predicted, unless the face has been found since the
+        prediction was made and moves otherwise, so that it may be elsewhere.
         """
         tracks = tracks[_live(tracks, now)]
         held = _cover(tracks, now)
         track, known = (held.ids[:, None] == predicted.ids).nonzero()
-        still = hidden(tracks["box"][track], predicted.boxes[known]) >= 1
+        still = hidden(held.boxes[track].astype(float), predicted.boxes[known]) >= _STILL_COVERED
         held.boxes[track[still]] = predicted.boxes[known[still]]
         # A frame that was under way when all was forgotten: its faces are still covered.
         return Coverage.join([held, predicted.take(predicted.ids <= self._forgotten)])

@@ -11,6 +11,7 @@ from dartblur.errors import InputError, TooManyFacesError
 from dartblur.frame import Frame, RedactedFrame
 from dartblur.protection.guard import Fault, Guard, Outcome
 from dartblur.protection.policy import Protection
+from dartblur.protection.self_check import Finding
 from dartblur.protection.zones import Zones, parse_zone
 
 FACE = (10.0, 10.0, 30.0, 34.0)
@@ -86,6 +87,30 @@ def test_a_lookahead_follows_a_face_backward():
     found: list[object] = [[box] if index >= 5 else [] for index, box in enumerate(at)]
     out = guarded(found, Protection(lookahead=4))
     assert all(black(frame, box) for frame, box in list(zip(out, at, strict=True))[2:])
+
+
+def test_a_lookahead_covers_a_face_that_is_held_where_it_no_longer_is():
+    """It stands still, is missed while it leaps, and is found again under its id beside its held box."""
+    at = [(10.0, 10.0, 30.0, 34.0)] * 12 + [(46.0, 10.0, 66.0, 34.0)] * 3
+    found: list[object] = [[] if index in (12, 13) else [box] for index, box in enumerate(at)]
+    out = guarded(found, Protection(lookahead=3))
+    assert {number for frame in out if isinstance(frame, RedactedFrame) for number in frame.coverage.ids} == {1}
+    assert all(black(frame, box) for frame, box in zip(out, at, strict=True))
+    missed = out[12]
+    assert isinstance(missed, RedactedFrame)
+    assert missed.coverage.reasons == ("held", "ahead")
+
+
+def test_what_the_self_check_finds_is_covered_in_the_frames_that_wait():
+    guard = Guard(Anonymizer(backend=FakeBackend(lambda image: np.zeros((0, 4), np.float32))), Protection(lookahead=3))
+    out = []
+    for index in range(10):
+        if index == 5:
+            guard.cover_from_now_on(Finding("uncovered", np.array([FACE], np.float32), 1, 1 / 25, "clear"))
+        guard.begin(white(index))
+        out += guard.finish()
+    out += guard.drain()
+    assert [black(frame) for frame in out] == [False] * 2 + [True] * 8
 
 
 def test_a_frame_whose_detector_fails_is_a_fault_and_the_next_ones_are_not():

@@ -109,6 +109,18 @@ def test_a_prediction_made_some_frames_ago_holds_unless_the_face_was_found_elsew
         assert np.array_equal(mine, early[1].boxes) == holds
 
 
+@pytest.mark.parametrize("pace", [0, 8, 12, 16])
+def test_a_face_that_sets_off_is_held_as_well_with_several_frames_under_way(pace: int) -> None:
+    tracker = Tracker(threshold=0.5)
+    at = [moved(FACE, pace * max(0, number - 5)) for number in range(10)]
+    early = [tracker.predict(number * STEP) for number in range(3)]
+    for number, box in enumerate(at):
+        seen = faces(box) if number < 8 else Detections.empty()
+        _, held = tracker.update(seen, number * STEP, early[number])
+        early.append(tracker.predict((number + 3) * STEP))
+        assert number < 8 or inside(box, held.boxes)
+
+
 def test_a_face_that_was_seen_once_may_have_any_speed() -> None:
     tracker = Tracker(threshold=0.5)
     step(tracker, faces(FACE), 0.0)
