@@ -97,6 +97,33 @@ def test_small_faces_of_a_large_frame_are_found_in_tiles_and_at_a_larger_size(fa
     assert large == len(faces)
 
 
+def test_what_a_tile_cuts_off_does_not_take_the_place_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = CpuBackend(load_bundle(), scan=Scan(tiles=(2, 1)))
+    whole, part = (250.0, 100.0, 350.0, 220.0), (274.0, 100.0, 350.0, 220.0)
+    alone = (274.0, 250.0, 300.0, 290.0)
+    seen = {0: [(*whole, 0.6)], 274: [(*part, 0.7), (*alone, 0.9)]}
+
+    def look(_image: np.ndarray, area: Area, _threshold: float) -> tuple[np.ndarray, np.ndarray]:
+        rows = np.array(seen[area.x0] if area.x1 == 640 else np.zeros((0, 5)), np.float32)
+        return rows[:, :4], rows[:, 4]
+
+    monkeypatch.setattr(backend, "_look", look)
+    found = backend.detect(np.zeros((360, 640, 3), np.uint8), 0.3)
+    assert found.boxes.tolist() == [list(alone), list(whole)], "best first; of what is cut off there is nothing else"
+
+
+@given(SIDES, SIDES, st.integers(1, 4), st.integers(1, 4))
+def test_only_inner_borders_cut(height: int, width: int, columns: int, rows: int) -> None:
+    whole, *tiles = areas_of(height, width, 640, (columns, rows), own=640)
+    frame = np.array([[0, 0, width, height]], np.float32)
+    assert not whole.cuts(frame, height, width).any()
+    for tile in tiles:
+        own = np.array([tile[:4]], np.float32)
+        assert tile.cuts(own, height, width).all() == (tile[:4] != whole[:4])
+        middle = own + (own[:, 2:] - own[:, :2]).repeat(2).reshape(2, 2).T.reshape(1, 4) * [0.3, 0.3, -0.3, -0.3]
+        assert not tile.cuts(middle.astype(np.float32), height, width).any()
+
+
 @pytest.fixture(scope="module")
 def face_scene() -> tuple[np.ndarray, np.ndarray]:
     data = pytest.importorskip("skimage.data", reason="needs scikit-image's pictures")

@@ -72,9 +72,11 @@ class CpuBackend:
     def detect(self, image: Image, threshold: float) -> Detections:
         """Faces of an image with at least this score, best first, after non-maximum suppression."""
         height, width = image.shape[:2]
-        looks = [self._look(image, area, threshold) for area in self._areas_of(height, width)]
-        boxes, scores = (np.concatenate(parts) for parts in zip(*looks, strict=True))
-        return self._suppress(boxes, scores)
+        looks = []
+        for area in self._areas_of(height, width):
+            found, sure = self._look(image, area, threshold)
+            looks.append((found, sure, area.cuts(found, height, width)))
+        return self._suppress(*(np.concatenate(parts) for parts in zip(*looks, strict=True)))
 
     def _look(self, image: Image, area: Area, threshold: float) -> tuple[Boxes, NDArray[np.float32]]:
         """Boxes in pixels of the image and scores, unordered, of what the detector sees in an area."""
@@ -119,12 +121,15 @@ class CpuBackend:
 
         return min(seconds() for _ in range(4))
 
-    def _suppress(self, boxes: Boxes, scores: NDArray[np.float32]) -> Detections:
+    def _suppress(self, boxes: Boxes, scores: NDArray[np.float32], cut: NDArray[np.bool_]) -> Detections:
         if not len(boxes):
             return Detections.empty()
         sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
-        kept = cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), 0.0, self._manifest.nms_iou)
+        # A face that a tile cuts off comes after all that are whole: it must not take the place of the whole of it.
+        order = np.where(cut, scores / 2, (1 + scores) / 2)
+        kept = cv2.dnn.NMSBoxes(sides.tolist(), order.tolist(), 0.0, self._manifest.nms_iou)
         keep = np.asarray(kept, int).reshape(-1)
+        keep = keep[np.argsort(-scores[keep], kind="stable")]
         return Detections(np.ascontiguousarray(boxes[keep]), np.ascontiguousarray(scores[keep]))
 
     def redact(self, image: Image, boxes: Boxes, method: str) -> None:

@@ -13,7 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import InputError
+from .base import Boxes
 
 SIZES = (640, 896, 1280, 1920, 2560)
 """What ``auto`` chooses from, pixels."""
@@ -22,6 +26,8 @@ MOST_TILES = 64
 
 OVERLAP = 0.25
 """Of a tile's sides, shared with the next one: a face that large is whole in one of them."""
+AT_BORDER = 0.05
+"""Of a box's sides: so close to the border of a tile it may be cut off by it."""
 TILE_SHRINK = 2
 """How much ``auto`` lets a tile be shrunk."""
 
@@ -82,6 +88,16 @@ class Area(NamedTuple):
     x1: int
     y1: int
     size: int
+
+    def cuts(self, boxes: Boxes, height: int, width: int) -> NDArray[np.bool_]:
+        """Which boxes ``[n]`` end where the area does and the frame, of this height and width, does not: there may be
+        more of such a face.
+        """
+        near = AT_BORDER * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+        inner = np.array([self.x0 > 0, self.y0 > 0, self.x1 < width, self.y1 < height])
+        beyond = np.concatenate([boxes[:, :2] - self[:2], np.array(self[2:4]) - boxes[:, 2:]], 1)
+        cut: NDArray[np.bool_] = ((beyond <= near) & inner).any(1)
+        return cut
 
 
 def areas_of(height: int, width: int, size: int, tiles: tuple[int, int] | None, own: int) -> list[Area]:
