@@ -291,6 +291,38 @@ def test_damaged_packets_are_left_out_and_counted(tools, tmp_path):
     assert summary.frames == len(tools.frames_of(tmp_path / "out.mp4")) == 28
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize(("suffix", "harm"), [(".ts", "lost"), (".mp4", "flipped")])
+def test_after_damage_nothing_smeared_leaves_and_the_next_key_frame_does(tools, tmp_path, codec, suffix, harm):
+    options = {"preset": "ultrafast", "g": "15", "bf": "2", "x265-params": "keyint=15:log-level=none"}
+    clip = tools.make_clip(tmp_path / f"clip{suffix}", codec=codec, options=options, pts=range(0, 60 * 3000, 3000))
+    with open_source(str(clip)) as source:
+        whole = {frame.pts: frame.image.copy() for frame in source}
+    harmed, lost = tmp_path / f"harmed{suffix}", []
+    with av.open(str(clip)) as video, av.open(str(harmed), "w") as container:
+        stream = container.add_stream_from_template(video.streams.video[0], opaque=True)
+        for number, packet in enumerate(video.demux(video=0)):
+            if number == 19 and packet.size:
+                lost.append(packet.pts)
+                if harm == "lost":
+                    continue
+                data = bytes(packet)  # behind its length and kind
+                broken = av.Packet(data[:6] + bytes(value ^ 0x55 for value in data[6:]))
+                broken.pts, broken.dts, broken.time_base = packet.pts, packet.dts, packet.time_base
+                packet = broken
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+    with open_source(str(harmed)) as source:
+        left = {frame.pts: frame.image.copy() for frame in source}
+        assert source.damaged
+    shift = min(whole) - min(left)
+    assert all(np.array_equal(image, whole[stamp + shift]) for stamp, image in left.items())
+    assert lost[0] - shift not in left
+    assert {stamp + shift for stamp in left} >= set(sorted(whole)[30:])
+    assert {stamp + shift for stamp in left} >= set(sorted(whole)[:15])
+
+
 @pytest.mark.parametrize("uri", ["77", "v4l2:///dev/video77"])
 def test_an_absent_camera_is_named(uri):
     with pytest.raises(SourceError, match="/dev/video77: no such camera"):

@@ -1,9 +1,4 @@
-"""One connection to a live video, through FFmpeg's libraries (PyAV): a camera, or a stream from a network.
-
-What can't be decoded as it was sent is never passed on. After a lost or damaged packet decoders go on and smear older
-pictures over what is missing, and a face that is smeared isn't found by a detector. So everything is left out from
-there to the next key frame, and counted.
-"""
+"""One connection to a live video, through FFmpeg's libraries (PyAV): a camera, or a stream from a network."""
 
 from __future__ import annotations
 
@@ -22,9 +17,8 @@ from ..media import orientation
 from ..media.colours import ColourTags, ToBgr
 from ..media.files import reason
 from ..media.video_form import VideoForm, choose_stream, display_matrix
-from .h264 import Continuity
+from .whole_pictures import WholePictures
 
-_DECODER = {"flags": "low_delay", "err_detect": "explode+crccheck+bitstream+buffer"}
 _SHORT_S = 2.0
 """By how much the last frame may be earlier than the end that the server has told."""
 _DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
@@ -72,11 +66,10 @@ class LiveVideo(Source):
     def __init__(self, connection: Connection) -> None:
         super().__init__()
         self._connection = connection
-        self._key_pts: int | None = None
         self._container = _open(connection)
         try:
             self._stream = choose_stream(self._container, connection.name, self.notices)
-            self._continuity = self._prepare()
+            self._whole_pictures = WholePictures(self._stream, live=True)
             self._decoded = self._decode()
             self._first: tuple[av.VideoFrame, float] | None = self._first_frame()
             form = VideoForm.of(self._container, self._stream, self._first[0])
@@ -130,19 +123,6 @@ class LiveVideo(Source):
             yield first
         yield from self._decoded
 
-    def _prepare(self) -> Continuity | None:
-        """Sets the decoder up; what tells lost pictures, where something can."""
-        context = self._stream.codec_context
-        context.options = dict(_DECODER)
-        # Several threads of the H.264 decoder keep its errors to themselves; threads by frame hold frames back.
-        if context.name != "h264":
-            context.thread_type = "SLICE"
-            return None
-        context.thread_count = 1
-        extradata = context.extradata or b""
-        in_file_form = extradata[:1] == b"\x01"  # lengths in place of start codes: MP4, Matroska, FLV
-        return None if in_file_form else Continuity(extradata)
-
     def _first_frame(self) -> tuple[av.VideoFrame, float]:
         first = next(self._decoded, None)
         if first is None:
@@ -151,23 +131,10 @@ class LiveVideo(Source):
         return first
 
     def _decode(self) -> Generator[tuple[av.VideoFrame, float], None, None]:
-        context = self._stream.codec_context
         packets = self._container.demux(self._stream)
-        began, waiting = False, not context.codec.intra_only
         while not self.stopping.is_set() and (packet := self._next(packets)) is not None:
-            whole = self._is_whole(packet)
-            if waiting and packet.size and not packet.is_keyframe:
-                self.damaged += began  # before the first key frame there is nothing to be missed
-                continue
-            if waiting and whole:
-                self._key_pts = packet.pts
-            frames = self._pictures(packet) if whole else None
-            if frames is None:
-                self.damaged += 1
-                context.flush_buffers()
-                waiting = not context.codec.intra_only
-                continue
-            began, waiting = True, False
+            frames = self._whole_pictures.decode(packet)
+            self.damaged = self._whole_pictures.damaged
             captured = monotonic()
             for frame in frames:
                 yield frame, captured
@@ -181,25 +148,6 @@ class LiveVideo(Source):
             message = f"{self._connection.name}: can't be read on: {why}"
         # Raised out here, since the error of FFmpeg holds the URL with its password, and so would the chain.
         raise SourceError(message)
-
-    def _is_whole(self, packet: Any) -> bool:
-        if not packet.size:  # the end: the decoder's last frames
-            return True
-        seen = None if self._continuity is None else self._continuity.look(bytes(packet))
-        if packet.is_corrupt or (seen is not None and not seen.whole):
-            return False
-        return seen is None or seen.follows or bool(packet.is_keyframe)
-
-    def _pictures(self, packet: Any) -> list[av.VideoFrame] | None:
-        """The frames of a packet; None if it is damaged, so that those after it are as well."""
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError:
-            # Pictures shown before a key frame but sent after it need those before it, which nothing else does.
-            leading = packet.pts is not None and self._key_pts is not None and packet.pts < self._key_pts
-            self.damaged += leading
-            return [] if leading else None
-        return None if any(frame.is_corrupt for frame in frames) else frames
 
 
 class _Upright:

@@ -22,6 +22,7 @@ from ..media.video_form import VideoForm, choose_stream, losses
 from ..uris import settings_of
 from .live_video import Connection, LiveVideo
 from .reconnecting import STALL_S, Reconnecting, check_stall
+from .whole_pictures import WholePictures
 
 _MODE = {"size": "video_size", "fps": "framerate", "format": "input_format"}
 """What Video4Linux's settings are called in FFmpeg."""
@@ -32,8 +33,8 @@ _NOT_VIDEO = {"tty", "concat", "hls", "dash"}
 class VideoSource(Source):
     """A video file.
 
-    A packet that can't be decoded is left out and counted in `damaged`; its frame is missing in the output. A file that
-    was cut short, or that ends in a read error, is refused unless `keep_going`.
+    What can't be decoded as it was recorded is left out, up to the next key frame, and counted in `damaged`; its frames
+    are missing in the output. A file that was cut short, or that ends in a read error, is refused unless `keep_going`.
 
     Args:
         uri: path of the file.
@@ -51,7 +52,7 @@ class VideoSource(Source):
         self.container = _open(uri)
         try:
             self.stream = choose_stream(self.container, uri, self.notices)
-            self.stream.thread_type = "AUTO"
+            self._whole_pictures = WholePictures(self.stream, live=False)
             self._decoded = self._decode()
             self._first = self._first_frame()
             self.form = VideoForm.of(self.container, self.stream, self._first)
@@ -125,16 +126,9 @@ class VideoSource(Source):
                 ) from error
             if packet is None:
                 return
-            try:
-                frames = packet.decode()
-            except av.error.FFmpegError:
-                self.damaged += 1
-                continue
-            for frame in frames:
-                if frame.is_corrupt:
-                    self.damaged += 1
-                else:
-                    yield frame
+            frames = self._whole_pictures.decode(packet)
+            self.damaged = self._whole_pictures.damaged
+            yield from frames
 
     def _estimate(self) -> int | None:
         if self.stream.frames:
