@@ -47,6 +47,7 @@ class Gate:
         self._busy_since: float | None = None
         self._last: RedactedFrame | None = None
         self._failing = ""
+        self._ended = False
         self.epoch = 0
         """Counts how often frames were taken away from the anonymizer; it then gives up those that it has begun."""
 
@@ -93,6 +94,8 @@ class Gate:
                 return  # late: something else has left in its place
             while (clear := self._expected.popleft()).index != frame.index:
                 self._stand_in(clear, "time-out", FailClosedError("its result was given up"))
+            if self._ended:
+                return
             if isinstance(outcome, Fault):
                 self._stand_in(clear, outcome.reason, outcome.error)
                 return
@@ -109,9 +112,13 @@ class Gate:
                 self._stand_in(self._expected.popleft(), "time-out", FailClosedError("its result was given up"))
 
     def end(self) -> None:
-        """Nothing leaves any more, whoever is still at work."""
-        with self._lock:
-            self._expected.clear()
+        """Nothing leaves any more, whoever is still at work.
+
+        What is just leaving is waited for, but not for ever: its observer may hang, or wait for the end itself.
+        """
+        self._ended = True
+        if self._lock.acquire(timeout=_END_S):
+            self._lock.release()
 
     def take_away(self, more: Callable[[], list[Frame]]) -> None:
         """Settles all frames that the anonymizer has begun with, and more that it hasn't, without it; nothing where it
@@ -129,6 +136,8 @@ class Gate:
                 self._stand_in(self._expected.popleft(), reason, error)
 
     def _stand_in(self, frame: Frame, reason: str, error: Exception) -> None:
+        if self._ended:
+            return
         on_fault, last = self._protection.on_fault, self._last
         what = f"{self._name_of(frame.index)}: frame {frame.index}: anonymization failed ({_told(error)})"
         if on_fault == "stop":
@@ -151,6 +160,8 @@ class Gate:
         return hold > 0 and abs(passed) <= hold
 
 
+_END_S = 1.0
+"""How long the end waits for a frame that is just leaving."""
 _PATIENCE_S = 2.0
 """How much longer than it may the anonymizer can take before the stream is ended because of it."""
 

@@ -13,9 +13,10 @@ import pytest
 from dartblur.anonymizer import Anonymizer
 from dartblur.backends.fake import FakeBackend
 from dartblur.errors import FailClosedError, SinkError
-from dartblur.frame import FAULT_COLOUR, Frame, RedactedFrame
+from dartblur.frame import FAULT_COLOUR, Frame, RedactedFrame, cover_whole
 from dartblur.protection.policy import Protection
 from dartblur.stream import Sink, Source, SourceInfo, run
+from dartblur.stream.gate import Gate
 from dartblur.stream.observers import Event, Observer
 
 CLEAR = 255
@@ -378,3 +379,24 @@ def test_a_sink_that_hangs_is_left_alone_when_another_fails():
     assert time.monotonic() - began < 4
     assert not closed.is_set()
     over.set()
+
+
+def test_an_observer_that_waits_for_the_end_does_not_hold_it_up() -> None:
+    """It may close the stream from within, which waits for the end while the gate waits for it."""
+    ended, left = threading.Event(), []
+
+    def leave(frame: RedactedFrame) -> None:
+        assert ended.wait(10), "the end came in time"
+        left.append(frame.index)
+
+    gate = Gate(Protection(), leave, lambda reason: None, lambda event: None, str, "nothing")
+    frames = [Frame(np.zeros((24, 32, 3), np.uint8), index, index / 25) for index in range(3)]
+    for frame in frames:
+        gate.expect(frame)
+    worker = threading.Thread(target=lambda: [gate.settle(cover_whole(frame, "input")) for frame in frames])
+    worker.start()
+    gate.end()
+    ended.set()
+    worker.join(10)
+    gate.settle_all()
+    assert left in ([0], []), "nothing but what was just leaving"
