@@ -198,11 +198,7 @@ def _check_ranges(manifest: Manifest, source: str) -> None:
 
 def _read_folder(root: Path) -> dict[str, bytes]:
     try:
-        return {
-            name: (root / name).read_bytes()
-            for name in (MANIFEST, *GRAPHS, *OPTIONAL_GRAPHS)
-            if (root / name).is_file()
-        }
+        return {name: (root / name).read_bytes() for name in FILES if (root / name).is_file()}
     except OSError as error:
         raise BundleError(f"{root}: can't be read: {error.strerror}") from error
 
@@ -210,8 +206,6 @@ def _read_folder(root: Path) -> dict[str, bytes]:
 def _read_zip(root: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(root) as archive:
-            return {
-                name: archive.read(name) for name in (MANIFEST, *GRAPHS, *OPTIONAL_GRAPHS) if name in archive.namelist()
-            }
+            return {name: archive.read(name) for name in FILES if name in archive.namelist()}
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
         raise BundleError(f"{root}: expected a model bundle (folder or .zip): {error}") from error
