@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, grid_sample, pad
 
+from dartblur.backends.suppression import VOTE_IOU, VOTE_SCORE
 from dartblur.bundle import Manifest
 from dartblur_train.losses.boxes import pairwise_iou
 from dartblur_train.nets.edge_detector import STRIDES, EdgeDetector
@@ -179,19 +180,23 @@ class FusedGraph(nn.Module):
         return pad(cells, (0, right, 0, below))
 
     def strongest(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """The K best faces after cluster-NMS (Zheng et al. 2021, algorithm 2); empty slots are all zeros."""
+        """The K best faces after cluster-NMS (Zheng et al. 2021, algorithm 2) and box voting, as in `faces_of`; empty
+        slots are all zeros.
+        """
         spec = self.spec
         # The best of NaN and numbers is whatever the device likes.
         broken = scores.isnan().float().amax(1, keepdim=True) > 0
         scores, order = scores.topk(spec.candidates, dim=1)
         boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4))
-        overlap = torch.triu(pairwise_iou(boxes, boxes), diagonal=1)
-        suppresses = (overlap > self.manifest.nms_iou).float()
+        overlap = pairwise_iou(boxes, boxes)
+        suppresses = (torch.triu(overlap, diagonal=1) > self.manifest.nms_iou).float()
         keep = torch.ones_like(scores)
         for _ in range(spec.rounds):
             keep = 1 - (suppresses * keep[..., None]).amax(1)
         best, order = (scores * keep).topk(spec.slots, dim=1)
-        boxes = boxes.gather(1, order[..., None].expand(-1, -1, 4)) * (best > 0).float()[..., None]
+        overlap = overlap.gather(1, order[..., None].expand(-1, -1, spec.candidates))
+        kept = boxes.gather(1, order[..., None].expand(-1, -1, 4))
+        boxes = _voted(kept, overlap, boxes, scores) * (best > 0).float()[..., None]
         last = torch.maximum(best[:, -1:], scores[:, -1:])
         best = torch.cat([best[:, :-1], last], 1)
         return boxes, torch.where(broken, torch.nan, best)
@@ -208,6 +213,15 @@ class FusedGraph(nn.Module):
         patches = column.view(batch, 3, count, size, size).transpose(1, 2).reshape(-1, 3, size, size)
         painted: Tensor = self.generator(blur_faces(patches, self.geometry).to(self.dtype))
         return painted.view(batch, count, 3, size, size)
+
+
+def _voted(kept: Tensor, overlap: Tensor, voters: Tensor, scores: Tensor) -> Tensor:
+    """The boxes ``kept [N, K, 4]`` as all candidates see them that overlap them, ``overlap [N, K, C]``, enough."""
+    weights = overlap * scores[:, None] * ((overlap > VOTE_IOU) & (scores >= VOTE_SCORE)[:, None]).float()
+    total = weights.sum(2)[..., None]
+    # Not as a matrix product, for which GPUs round coordinates to ten bits.
+    mean = (weights[..., None] * voters[:, None]).sum(2) / torch.where(total > 0, total, 1.0)
+    return torch.where(total > 0, mean, kept)
 
 
 def _larger(a: int, b: int) -> int:

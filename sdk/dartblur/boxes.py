@@ -21,6 +21,15 @@ def outermost(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
     return kept
 
 
+def pairwise_iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Intersection over union ``[n, m]`` of boxes ``[n, 4]`` and ``[m, 4]`` xyxy that have an area."""
+    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = a.T[:, :, None], b.T
+    width = (np.minimum(ax1, bx1) - np.maximum(ax0, bx0)).clip(0)
+    shared = width * (np.minimum(ay1, by1) - np.maximum(ay0, by0)).clip(0)
+    iou: NDArray[np.float32] = shared / ((ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - shared)
+    return iou
+
+
 def scale_boxes(boxes: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
     """Boxes ``[n, 4]`` xyxy grown about their centres: twice as wide and high for a scale of 2."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2

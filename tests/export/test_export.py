@@ -19,6 +19,7 @@ import dartblur_export.verification as verification
 from dartblur import BundleError, load_bundle
 from dartblur.anonymizer import scale_boxes
 from dartblur.backends.cpu import CpuBackend
+from dartblur.backends.suppression import faces_of
 from dartblur.bundle import Manifest, write_bundle
 from dartblur.errors import SinkError
 from dartblur.measurement.sample_frames import texture
@@ -218,6 +219,22 @@ def test_cluster_suppression_is_exact_for_chains(weights: tuple[Path, Path], bun
     chain = [[0.0, 0, 100, 100], [30, 0, 130, 100], [60, 0, 160, 100], [300, 0, 310, 10], [500, 0, 510, 10]]
     _, scores = graph.strongest(torch.tensor([chain]), torch.tensor([[0.9, 0.8, 0.7, 0.6, 0.0]]))
     assert [round(score, 1) for score in scores[0].tolist()] == [0.9, 0.7, 0.6, 0.0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_graph_makes_the_same_faces_of_candidates_as_the_cpu(bundle: Path, seed: int) -> None:
+    manifest, spec = load_bundle(bundle).manifest, replace(SPEC, slots=32, candidates=60)
+    graph = FusedGraph(EdgeDetector(), EdgeUNet(), manifest, spec)
+    random = np.random.default_rng(seed)
+    corners = random.uniform(0, 3000, (20, 2)).repeat(3, 0) + random.uniform(-12, 12, (60, 2))
+    boxes = np.concatenate([corners, corners + random.uniform(50, 70, (60, 2))], 1).astype(np.float32)
+    scores = random.uniform(0.02, 1, 60).astype(np.float32)
+    expected = faces_of(boxes, scores, np.zeros(60, bool), 0.3, manifest.nms_iou)
+    found, best = (part[0].numpy() for part in graph.strongest(torch.tensor(boxes[None]), torch.tensor(scores[None])))
+    strong = best >= 0.3
+    assert 10 < strong.sum() == len(expected) < 32
+    np.testing.assert_array_equal(best[strong], expected.scores)
+    np.testing.assert_allclose(found[strong], expected.boxes, atol=0.01)
 
 
 def test_faces_that_may_be_missing_show_in_the_last_slot(bundle: Path) -> None:

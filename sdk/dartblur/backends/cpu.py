@@ -6,7 +6,6 @@ import threading
 import time
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +18,7 @@ from ..errors import BackendError, BundleError
 from ..frame import Image, check_image
 from .base import Boxes, Defaults, WholeLook
 from .scan import Area, Scan, areas_of, size_for, tiles_for
+from .suppression import VOTE_SCORE, faces_of
 
 MAX_PATCHES = 64
 """Faces that go through the generator at once: bounds memory in a crowd."""
@@ -70,13 +70,14 @@ class CpuBackend:
         """Nothing is held that needs it."""
 
     def detect(self, image: Image, threshold: float) -> Detections:
-        """Faces of an image with at least this score, best first, after non-maximum suppression."""
+        """Faces of an image with at least this score, best first."""
         height, width = image.shape[:2]
         looks = []
         for area in self._areas_of(height, width):
-            found, sure = self._look(image, area, threshold)
-            looks.append((found, sure, area.cuts(found, height, width)))
-        return self._suppress(*(np.concatenate(parts) for parts in zip(*looks, strict=True)))
+            boxes, scores = self._look(image, area, min(threshold, VOTE_SCORE))
+            looks.append((boxes, scores, area.cuts(boxes, height, width)))
+        boxes, scores, cut = (np.concatenate(parts) for parts in zip(*looks, strict=True))
+        return faces_of(boxes, scores, cut, threshold, self._manifest.nms_iou)
 
     def _look(self, image: Image, area: Area, threshold: float) -> tuple[Boxes, NDArray[np.float32]]:
         """Boxes in pixels of the image and scores, unordered, of what the detector sees in an area."""
@@ -120,17 +121,6 @@ class CpuBackend:
             return time.perf_counter() - began
 
         return min(seconds() for _ in range(4))
-
-    def _suppress(self, boxes: Boxes, scores: NDArray[np.float32], cut: NDArray[np.bool_]) -> Detections:
-        if not len(boxes):
-            return Detections.empty()
-        sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
-        # A face that a tile cuts off comes after all that are whole: it must not take the place of the whole of it.
-        order = np.where(cut, scores / 2, (1 + scores) / 2)
-        kept = cv2.dnn.NMSBoxes(sides.tolist(), order.tolist(), 0.0, self._manifest.nms_iou)
-        keep = np.asarray(kept, int).reshape(-1)
-        keep = keep[np.argsort(-scores[keep], kind="stable")]
-        return Detections(np.ascontiguousarray(boxes[keep]), np.ascontiguousarray(scores[keep]))
 
     def redact(self, image: Image, boxes: Boxes, method: str) -> None:
         """Overwrites the boxes of the image in place by ``dart``, ``gaussian``, ``pixelate`` or ``solid``."""

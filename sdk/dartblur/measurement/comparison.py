@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.base import Backend, Boxes
-from ..boxes import outermost, scale_boxes
+from ..boxes import outermost, pairwise_iou, scale_boxes
 from ..detections import Detections
 from ..errors import FailClosedError
 from ..frame import Image
@@ -368,7 +368,7 @@ def _probes(height: int, width: int) -> Boxes:
 
 def _matches(a: Boxes, b: Boxes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows of a and rows of b that are of one face, the best overlap first, each at most once."""
-    overlap = _iou(a, b)
+    overlap = pairwise_iou(a, b)
     rows: list[int] = []
     columns: list[int] = []
     for place in np.argsort(-overlap, axis=None, kind="stable").tolist():
@@ -379,12 +379,3 @@ def _matches(a: Boxes, b: Boxes) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
             rows.append(row)
             columns.append(column)
     return np.array(rows, np.intp), np.array(columns, np.intp)
-
-
-def _iou(a: Boxes, b: Boxes) -> NDArray[np.float32]:
-    """Intersection over union, ``[n, m]``; the boxes have an area."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.clip(high - low, 0, None).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a, b)]
-    overlap: NDArray[np.float32] = shared / (areas[0][:, None] + areas[1][None] - shared)
-    return overlap
