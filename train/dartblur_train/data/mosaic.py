@@ -127,11 +127,12 @@ class FaceSamples(DrawnSamples):
         x0, y0, x1, y1 = cell
         width, height = x1 - x0, y1 - y0
         # The focus lands anywhere in the cell, and the image covers the cell where it is large enough.
-        shift = random.uniform(0.15, 0.85, 2) * (width, height) - focus * scale
-        room = np.array([width, height]) - np.array([image.shape[1], image.shape[0]]) * scale
-        shift = np.clip(shift, np.minimum(room, 0), np.maximum(room, 0))
         aspect = random.uniform(0.9, 1.1)
-        matrix = np.array([[scale * aspect, 0, shift[0]], [0, scale / aspect, shift[1]]])
+        scales = np.array([scale * aspect, scale / aspect])
+        shift = random.uniform(0.15, 0.85, 2) * (width, height) - focus * scales
+        room = np.array([width, height]) - np.array([image.shape[1], image.shape[0]]) * scales
+        shift = np.clip(shift, np.minimum(room, 0), np.maximum(room, 0))
+        matrix = np.column_stack([np.diag(scales), shift])
         warp = matrix
         if scale < 0.6:  # bilinear sampling would alias, so shrink by area first
             small = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))

@@ -13,8 +13,8 @@ from torch import Tensor
 from ..nets.face_detector import FaceDetector, Predictions
 
 
-def suppress(boxes: Tensor, scores: Tensor, iou: float, most: int = 750) -> Tensor:
-    """Greedy non-maximum suppression: indices of the boxes ``[n, 4]`` to keep, best score first."""
+def suppress(boxes: Tensor, scores: Tensor, iou: float, most: int = 3000) -> Tensor:
+    """Greedy non-maximum suppression of the `most` best: indices of the boxes ``[n, 4]`` to keep, best score first."""
     order = scores.argsort(descending=True)[:most].cpu().numpy()
     corners = boxes[torch.as_tensor(order)].detach().cpu().numpy()
     xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
