@@ -73,7 +73,7 @@ class DepthwiseBlock(nn.Module):
 
         On a CPU the gradient of one with a stride takes two to four times as long in bfloat16 as in single precision.
         """
-        if self.training and x.device.type == "cpu" and self.depthwise.stride != (1, 1):
+        if torch.is_autocast_enabled("cpu") and x.dtype == torch.bfloat16 and self.depthwise.stride != (1, 1):
             with torch.autocast("cpu", enabled=False):
                 out: Tensor = self.depthwise(x.float()).to(x.dtype)
             return out
