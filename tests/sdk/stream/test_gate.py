@@ -383,11 +383,11 @@ def test_a_sink_that_hangs_is_left_alone_when_another_fails():
 
 def test_an_observer_that_waits_for_the_end_does_not_hold_it_up() -> None:
     """It may close the stream from within, which waits for the end while the gate waits for it."""
-    ended, left = threading.Event(), []
+    leaving, ended, left = threading.Event(), threading.Event(), []
 
     def leave(frame: RedactedFrame) -> None:
-        assert ended.wait(10), "the end came in time"
-        left.append(frame.index)
+        leaving.set()
+        left.append(frame.index if ended.wait(5) else -1)
 
     gate = Gate(Protection(), leave, lambda reason: None, lambda event: None, str, "nothing")
     frames = [Frame(np.zeros((24, 32, 3), np.uint8), index, index / 25) for index in range(3)]
@@ -395,8 +395,9 @@ def test_an_observer_that_waits_for_the_end_does_not_hold_it_up() -> None:
         gate.expect(frame)
     worker = threading.Thread(target=lambda: [gate.settle(cover_whole(frame, "input")) for frame in frames])
     worker.start()
+    assert leaving.wait(5)
     gate.end()
     ended.set()
     worker.join(10)
     gate.settle_all()
-    assert left in ([0], []), "nothing but what was just leaving"
+    assert left == [0], "what was just leaving, and the end didn't wait for it"
