@@ -41,6 +41,8 @@ class WholePictures:
             context.thread_count = 1  # several threads of this decoder keep some errors to themselves
         else:
             context.thread_type = "SLICE" if live else "AUTO"  # threads by frame hold frames back
+        self._in_time = live or self._continuity is not None
+        """Whether an error is of the packet that it comes with; threads by frame tell it with a later one."""
 
     def decode(self, packet: Any) -> list[av.VideoFrame]:
         """The pictures that can be had with the next packet of the stream; give it also the empty one at the end."""
@@ -74,7 +76,8 @@ class WholePictures:
             frames = packet.decode()
         except av.error.FFmpegError:
             # Pictures shown before a key frame but sent after it need those before it, which nothing else does.
-            leading = packet.pts is not None and self._key_pts is not None and packet.pts < self._key_pts
+            known = self._in_time and packet.pts is not None and self._key_pts is not None
+            leading = known and packet.pts < self._key_pts
             self.damaged += leading
             return [] if leading else None
         return None if any(frame.is_corrupt for frame in frames) else frames
