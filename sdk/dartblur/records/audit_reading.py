@@ -38,6 +38,7 @@ class Entry:
         fault: why the frame is covered whole; None: it isn't.
         repeat: the picture before it was shown in its place.
         source: the file that it came from, where that isn't the header's source.
+        time: of the frame, seconds; None where the log doesn't say.
     """
 
     where: str
@@ -48,6 +49,7 @@ class Entry:
     fault: str | None
     repeat: bool
     source: str | None
+    time: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,7 @@ def _parse(line: bytes, where: str, header: dict[str, Any]) -> tuple[int, Entry]
         fault=_text(entry.get("fault"), "fault"),
         repeat=repeat,
         source=_text(entry.get("source"), "source"),
+        time=None if entry.get("time") is None else _number(entry["time"], "time"),
     )
 
 

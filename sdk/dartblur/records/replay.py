@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Missing = Literal["refuse", "solid"]
 MISSING: tuple[Missing, ...] = get_args(Missing)
 
+SAME_TIME_S = 1e-3
+"""Frames are counted: where one more can't be decoded than when the log was made, the next ones come at other times."""
+
 NOT_IN_LOG = "not-in-audit"
 """The fault of a frame that the log doesn't have."""
 
@@ -127,6 +130,12 @@ class Renderer:
             raise InputError(
                 f"{entry.where}: expected a source of {recorded} pixels, frame {frame.index} has {width}x{height}: "
                 "is it the source of the log?"
+            )
+        moving = self._source is None or self._source.info.moving
+        if moving and entry.time is not None and abs(entry.time - frame.time) > SAME_TIME_S:
+            raise InputError(
+                f"{entry.where}: expected frame {frame.index} at {entry.time:g} s, it is at {frame.time:g} s: "
+                "is it the source of the log, undamaged?"
             )
         if entry.source is not None and self._source is not None:
             recorded, name = entry.source, shown(self._source.name_of(frame.index))

@@ -275,6 +275,16 @@ def test_the_log_of_another_source_is_refused(noise: list[Image], log: Path) -> 
     assert len(render(noise[:4], BLIND, log, shortened=True).frames) == 4
 
 
+def test_a_source_that_lost_a_frame_is_refused_where_it_did(noise: list[Image], log: Path) -> None:
+    """Its other frames are counted on, so each would get the boxes of the one before it."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for line in lines[3:]:
+        line["time"] += 0.04
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(InputError, match=r"line 4: expected frame 2 at .* is it the source of the log, undamaged"):
+        render(noise, BLIND, log, shortened=True)
+
+
 def test_pictures_of_a_folder_are_compared_by_name(noise: list[Image], tmp_path: Path) -> None:
     folder, moved, path = tmp_path / "in" / "a", tmp_path / "moved", tmp_path / "a.jsonl"
     folder.mkdir(parents=True)
