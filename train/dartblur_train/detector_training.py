@@ -50,6 +50,7 @@ class DetectorArgs:
         sample_size: side of a sample in pixels. Faces are drawn up to 0.8 of it: the largest that the detector will
             know.
         native: probability that a training image is shown at about its own size; see `SampleSpec`.
+        tilt: probability that a training image is tilted; see `SampleSpec`.
         smallest: faces below this size (square root of area), pixels, are neither to be found nor to be missed.
         teacher: name and weights of a larger detector with the same places, to learn from as well; None: nobody.
         teacher_weight: of what the teacher says beside the annotations.
@@ -67,6 +68,7 @@ class DetectorArgs:
     augmentation: str = "mosaic"
     sample_size: int = 320
     native: float = 0.7
+    tilt: float = 0.0
     smallest: float = 7.0
     teacher: tuple[str, Path] | None = None
     teacher_weight: float = 1.0
@@ -255,6 +257,7 @@ def train_detector(args: DetectorArgs) -> Path:
         spec = SampleSpec(
             args.sample_size,
             native=args.native,
+            tilt=args.tilt,
             face_size=face_size,
             smallest=args.smallest,
             hard=args.augmentation == "hard",

@@ -172,7 +172,13 @@ def options_of(args: Any, free: Collection[str]) -> dict[str, str]:
         free: names of fields that a resumed run may change.
     """
     run_part = {"batch": args.run.batch, "seed": args.run.seed}
-    data_part = {"folder": str(args.data.folder.resolve()), "layout": args.data.layout, "shards": args.data.shards}
+    data = args.data
+    data_part = {
+        "folder": str(data.folder.resolve()),
+        "layout": data.layout,
+        "shards": data.shards,
+        "validation_share": data.validation_share,
+    }
     own = {item.name: getattr(args, item.name) for item in fields(args) if item.name not in ("data", "run", *free)}
     return {name: _as_text(value) for name, value in {**data_part, **run_part, **own}.items()}
 

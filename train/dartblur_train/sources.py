@@ -33,12 +33,28 @@ class DataArgs:
         shards: WebDataset shards to train on instead, like ``train-{000000..000099}.tar``; `folder` is then only for
             validation.
         on_bad_data: ``refuse`` stops at the first bad line or picture; ``skip`` counts and reports them.
+        validation_share: how much of the validation part is learned from as well, 0 up to but not 1: the pictures
+            that it lists first. Only the others are measured on then. For weights that ship, once all choices are
+            made.
+
+    Raises:
+        DataError: `validation_share` is out of range, or asked for beside shards.
     """
 
     folder: Path
     layout: str = "auto"
     shards: str | None = None
     on_bad_data: Literal["refuse", "skip"] = "refuse"
+    validation_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation_share < 1:
+            raise DataError(
+                "validation share: expected 0 or more and less than 1, so that pictures are left to measure on, "
+                f"got {self.validation_share}"
+            )
+        if self.validation_share and self.shards is not None:
+            raise DataError("validation share: expected none beside shards, which hold all that is learned from")
 
     def problems(self) -> Problems:
         """A new account of bad data."""
@@ -60,6 +76,8 @@ def open_training_sets(data: DataArgs, several: bool = True) -> tuple[list[Image
     for name, folder in _folders(data.folder).items():
         if several or name in ("", "widerface"):
             records = read_data_set(folder, data.layout, "train", problems)
+            if data.validation_share and name in ("", "widerface"):
+                records = records + _validation(data, problems)[0]
             sets.append(ImageCache(records, problems))
             weights.append(WEIGHTS.get(name, 1.0))
     _tell(problems)
@@ -67,10 +85,9 @@ def open_training_sets(data: DataArgs, several: bool = True) -> tuple[list[Image
 
 
 def read_validation(data: DataArgs, most: int | None = None) -> list[FaceImage]:
-    """The validation part, without pictures that can't be read; at most so many, evenly drawn."""
+    """What is measured on of the validation part, without pictures that can't be read; at most so many, evenly drawn."""
     problems = data.problems()
-    folder = _folders(data.folder)
-    records = read_data_set(folder.get("widerface", data.folder), data.layout, "val", problems)
+    records = _validation(data, problems)[1]
     if most is not None and most < len(records):
         records = [records[int(index)] for index in np.linspace(0, len(records) - 1, most)]
     # Decoded once, to know; they are too many to keep.
@@ -83,6 +100,17 @@ def tell_problems(sets: Sequence[ImageSet]) -> None:
     """Says what has been skipped, also by the processes that read: shards show what is wrong only then."""
     for problems in {id(item.problems): item.problems for item in sets}.values():
         _tell(problems)
+
+
+def _validation(data: DataArgs, problems: Problems) -> tuple[list[FaceImage], list[FaceImage]]:
+    """The pictures of the validation part that are learned from and those that are measured on.
+
+    As listed, not drawn: data sets list a place or an event together, so what is measured on is of other ones.
+    """
+    folder = _folders(data.folder).get("widerface", data.folder)
+    records = read_data_set(folder, data.layout, "val", problems)
+    learned = min(round(data.validation_share * len(records)), len(records) - 1)
+    return records[:learned], records[learned:]
 
 
 def _folders(folder: Path) -> dict[str, Path]:

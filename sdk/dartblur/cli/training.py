@@ -74,10 +74,14 @@ def detector(
     ] = "mosaic",
     sample_size: Annotated[int, typer.Option(min=64, help="Side of a sample, pixels; a multiple of 32.")] = 320,
     native: Annotated[float, typer.Option(min=0, max=1, help="Share of images shown at about their own size.")] = 0.7,
+    tilt: Annotated[float, typer.Option(min=0, max=0.8, help="Share of images that are tilted, or turned.")] = 0.0,
     smallest: Annotated[float, typer.Option(min=1, help="Faces below this size are not judged, pixels.")] = 7.0,
     learning_rate: Annotated[float, typer.Option(min=0, help="Of AdamW, at its highest.")] = 2e-3,
     box_weight: Annotated[float | None, typer.Option(min=0, help="Of the edge detector's box loss.")] = None,
     ema: Annotated[float, typer.Option(min=0, max=1, help="Decay of the averaged weights.")] = 0.9985,
+    validation_share: Annotated[
+        float, typer.Option(help="How much of the validation part to learn as well, 0..1; only the rest is measured on.")
+    ] = 0.0,
     every: EveryOption = 1000,
     precision: PrecisionOption = "bf16",
     accelerator: AcceleratorOption = "auto",
@@ -91,22 +95,26 @@ def detector(
     from dartblur_train.run import RunArgs
     from dartblur_train.sources import DataArgs
 
-    args = DetectorArgs(
-        DataArgs(data, layout, shards, _bad_data(on_bad_data)),
-        RunArgs(out, steps, batch, every, 50, precision, accelerator, workers, seed),
-        detector,
-        start,
-        augmentation=augmentation,
-        sample_size=sample_size,
-        native=native,
-        smallest=smallest,
-        teacher=_teacher(teacher),
-        teacher_weight=teacher_weight,
-        learning_rate=learning_rate,
-        box_weight=box_weight,
-        ema=ema,
-    )
-    typer.echo(_trained(lambda: train_detector(args)))
+    def run() -> Path:
+        args = DetectorArgs(
+            DataArgs(data, layout, shards, _bad_data(on_bad_data), validation_share),
+            RunArgs(out, steps, batch, every, 50, precision, accelerator, workers, seed),
+            detector,
+            start,
+            augmentation=augmentation,
+            sample_size=sample_size,
+            native=native,
+            tilt=tilt,
+            smallest=smallest,
+            teacher=_teacher(teacher),
+            teacher_weight=teacher_weight,
+            learning_rate=learning_rate,
+            box_weight=box_weight,
+            ema=ema,
+        )
+        return train_detector(args)
+
+    typer.echo(_trained(run))
 
 
 @train.command()

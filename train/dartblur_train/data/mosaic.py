@@ -24,6 +24,9 @@ FILL = 114
 PASTE = 0.25
 """How often a hard sample gets pasted faces."""
 
+TILT = np.deg2rad(20.0)
+"""Standard deviation of the angle of tilted pictures; a fifth as many again are turned to any angle."""
+
 
 @dataclass(frozen=True)
 class SampleSpec:
@@ -36,6 +39,7 @@ class SampleSpec:
         scale: limits of the scaling that this asks for.
         native: probability that an image is instead shown at about its own size, as a detector will see it.
         native_scale: range of the scale then, log-uniform.
+        tilt: probability that an image is tilted; see `TILT`.
         smallest: faces below this size, pixels, are ignored in training.
         photometric: change light, colour and sharpness.
         hard: also paste in small faces of another image, cover parts of faces, show the world dark, moved, or turned.
@@ -48,6 +52,7 @@ class SampleSpec:
     scale: tuple[float, float] = (0.1, 2.5)
     native: float = 0.0
     native_scale: tuple[float, float] = (0.6, 1.6)
+    tilt: float = 0.0
     smallest: float = 7.0
     max_faces: int = 160
     photometric: bool = True
@@ -131,8 +136,9 @@ class FaceSamples(DrawnSamples):
         scales = np.array([scale * aspect, scale / aspect])
         shift = random.uniform(0.15, 0.85, 2) * (width, height) - focus * scales
         room = np.array([width, height]) - np.array([image.shape[1], image.shape[0]]) * scales
-        shift = np.clip(shift, np.minimum(room, 0), np.maximum(room, 0))
-        matrix = np.column_stack([np.diag(scales), shift])
+        place = focus * scales + np.clip(shift, np.minimum(room, 0), np.maximum(room, 0))
+        rotation = _rotation(self._angle(random))
+        matrix = np.column_stack([rotation * scales, place - rotation * scales @ focus])
         warp = matrix
         if scale < 0.6:  # bilinear sampling would alias, so shrink by area first
             small = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
@@ -140,8 +146,15 @@ class FaceSamples(DrawnSamples):
             warp = matrix @ np.diag([image.shape[1] / shrunk.shape[1], image.shape[0] / shrunk.shape[0], 1])
             image = shrunk.astype(np.uint8, copy=False)
         canvas[y0:y1, x0:x1] = cv2.warpAffine(image, warp, (width, height), borderValue=(FILL, FILL, FILL))
-        faces = record.boxes * np.tile(np.diag(matrix[:, :2]), 2) + np.tile(matrix[:, 2], 2)
-        return self._clip(faces.astype(np.float32), record.ignored, cell)
+        faces = _moved(record.boxes, rotation, scales, matrix[:, 2])
+        return self._clip(faces, record.ignored, cell)
+
+    def _angle(self, random: np.random.Generator) -> float:
+        """How far an image is turned, radians."""
+        kind = random.random()
+        if kind < self._spec.tilt:
+            return float(random.normal(0, TILT))
+        return float(random.uniform(-np.pi, np.pi)) if kind < 1.2 * self._spec.tilt else 0.0
 
     def _scale(
         self, record: FaceImage, image: NDArray[np.uint8], random: np.random.Generator
@@ -168,6 +181,25 @@ class FaceSamples(DrawnSamples):
         keep = seen > 0
         ignored = ignored | (_size(clipped) < self._spec.smallest) | (seen < 0.4)
         return clipped[keep], ignored[keep]
+
+
+def _rotation(angle: float) -> NDArray[np.float64]:
+    """Matrix ``[2, 2]`` that turns a point by an angle, radians."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos, -sin], [sin, cos]])
+
+
+def _moved(
+    boxes: NDArray[np.float32], rotation: NDArray[np.float64], scales: NDArray[np.float64], shift: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Where faces are after scaling, then turning, then shifting: xyxy ``[n, 4]``.
+
+    The ellipse in a box is what is turned, and the box around it returned: that of a turned box would be too large.
+    """
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 * scales @ rotation.T + shift
+    radii = (boxes[:, 2:] - boxes[:, :2]) / 2 * scales
+    extent = np.sqrt(radii**2 @ (rotation**2).T)
+    return np.concatenate([centres - extent, centres + extent], axis=1).astype(np.float32)
 
 
 def _size(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
