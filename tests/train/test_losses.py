@@ -69,6 +69,20 @@ def test_an_image_without_faces_is_all_background() -> None:
     assert box.item() == 0
 
 
+def test_a_negative_weighs_its_score() -> None:
+    places = cells(64)
+    logits = torch.full((1, len(places)), -8.0)
+    logits[0, 0], logits[0, 1] = 0.0, -1.0
+    logits.requires_grad_()
+    boxes = torch.zeros(1, len(places), 4)
+    nothing = task_aligned_targets(logits.detach(), boxes, places, [torch.zeros(0, 4)])
+    task_aligned_loss(logits, boxes, nothing)[0].backward()
+    score = logits.detach().sigmoid()[0, :2]
+    assert logits.grad is not None
+    # The gradient of the cross-entropy is the score itself.
+    assert torch.allclose(logits.grad[0, :2], 0.75 * score * score)
+
+
 def anchors_of_64() -> torch.Tensor:
     return make_anchors([(8, 8), (4, 4), (2, 2)], STRIDES, ANCHOR_SIZES, torch.device("cpu"))
 

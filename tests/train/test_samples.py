@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -72,6 +73,37 @@ def test_a_drawn_face_lies_under_its_box(cache: ImageCache, published: bool) -> 
             checked += int(middle[2]) > 150
             assert middle[2] > 120
     assert checked > 10
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.4, 0.9, 1.6]), st.sampled_from([(30, 48), (48, 30), (40, 40)]))
+def test_a_tilted_face_stays_in_its_box_and_fills_it(seed: int, scale: float, radii: tuple[int, int]) -> None:
+    """The box around a bright oval that was scaled, stretched and turned, is where bright pixels are."""
+    image = np.zeros((800, 760, 3), np.uint8)
+    cv2.ellipse(image, (380, 400), radii, 0, 0, 360, (255, 255, 255), cv2.FILLED)
+    box = [380 - radii[0], 400 - radii[1], 380 + radii[0], 400 + radii[1]]
+    alone = OneImage(image, [[float(value) for value in box]])
+    spec = SampleSpec(256, mosaic=0, native=1, native_scale=(scale, scale), tilt=0.8, photometric=False)
+    sample, boxes, _ = FaceSamples([alone], [1.0], spec, seed)[0]
+    bright = np.argwhere(sample[..., 1] > 180)[:, ::-1]
+    assert len(boxes) == 1 and len(bright)
+    seen = np.concatenate([bright.min(0), bright.max(0) + 1])
+    assert np.abs(boxes[0] - seen).max() <= 2.5, "what is cut off at the sample's edge is cut off of both"
+
+
+def test_a_share_of_the_pictures_is_tilted() -> None:
+    image = np.full((400, 400, 3), 255, np.uint8)
+    image[:200] = 0
+    alone = OneImage(image, [[180, 180, 220, 220]])
+
+    def tilted(share: float) -> float:
+        spec = SampleSpec(64, mosaic=0, native=1, native_scale=(1, 1), tilt=share, photometric=False)
+        samples = FaceSamples([alone], [1.0], spec, 0)
+        # The border of dark and bright is level in a picture that isn't tilted.
+        return float(np.mean([len(np.unique((samples[i][0][..., 0] > 127).sum(0))) > 1 for i in range(200)]))
+
+    assert tilted(0.0) == 0
+    assert 0.25 < tilted(0.3) < 0.45
 
 
 def test_a_number_always_gives_the_same_sample(cache: ImageCache) -> None:
