@@ -1,7 +1,8 @@
 """Missed faces of whole commands at their defaults, on the same pictures: ``dartblur run`` and ``deface``.
 
     python -m venv /tmp/deface && /tmp/deface/bin/pip install deface onnx onnxruntime
-    python benchmarks/missed_faces.py DATA --deface /tmp/deface/bin/deface [--every 1] [--json FILE]
+    python benchmarks/missed_faces.py DATA --deface /tmp/deface/bin/deface [--every 1] [--validation-share 0.774]
+        [--json FILE]
 
 DATA holds ``widerface/`` in the published layout; its validation pictures are scaled to a long side of 640 and stored
 without loss. What a command has done is read off its output's pixels: a face of at least 20 px counts as missed when
@@ -40,10 +41,13 @@ def main() -> int:
     parser.add_argument("--deface", help="the command of deface; left out if not given")
     parser.add_argument("--model", action="append", help="of ours; small if not given")
     parser.add_argument("--every", type=int, default=1, help="take every n-th picture only")
+    parser.add_argument(
+        "--validation-share", type=float, default=0.0, help="leave out this first part, which was learned: 0.774"
+    )
     parser.add_argument("--json", type=Path, help="write the figures there")
     args = parser.parse_args()
 
-    records = read_validation(DataArgs(args.data))[:: args.every]
+    records = read_validation(DataArgs(args.data, validation_share=args.validation_share))[:: args.every]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         faces = [store(record, folder / "in" / f"{number:04d}.png") for number, record in enumerate(records)]

@@ -86,7 +86,8 @@ def test_a_tilted_face_stays_in_its_box_and_fills_it(seed: int, scale: float, ra
     spec = SampleSpec(256, mosaic=0, native=1, native_scale=(scale, scale), tilt=0.8, photometric=False)
     sample, boxes, _ = FaceSamples([alone], [1.0], spec, seed)[0]
     bright = np.argwhere(sample[..., 1] > 180)[:, ::-1]
-    assert len(boxes) == 1 and len(bright)
+    assert len(boxes) == 1
+    assert len(bright)
     seen = np.concatenate([bright.min(0), bright.max(0) + 1])
     assert np.abs(boxes[0] - seen).max() <= 2.5, "what is cut off at the sample's edge is cut off of both"
 

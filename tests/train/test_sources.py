@@ -23,7 +23,8 @@ def measured(data: DataArgs) -> list[Path]:
 def test_the_validation_part_is_only_measured_on(drawn_faces: Path) -> None:
     data = DataArgs(drawn_faces)
     assert {path.parts[-4] for path in learned(data)} == {"train"}
-    assert {path.parts[-4] for path in measured(data)} == {"val"} and len(measured(data)) == 4
+    assert {path.parts[-4] for path in measured(data)} == {"val"}
+    assert len(measured(data)) == 4
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.25, 1), (0.5, 2), (0.75, 3), (0.99, 3)])

@@ -85,7 +85,7 @@ def open_training_sets(data: DataArgs, several: bool = True) -> tuple[list[Image
 
 
 def read_validation(data: DataArgs, most: int | None = None) -> list[FaceImage]:
-    """What is measured on of the validation part, without pictures that can't be read; at most so many, evenly drawn."""
+    """The validation pictures that are measured on and can be read; at most so many, evenly drawn."""
     problems = data.problems()
     records = _validation(data, problems)[1]
     if most is not None and most < len(records):

@@ -80,7 +80,8 @@ def detector(
     box_weight: Annotated[float | None, typer.Option(min=0, help="Of the edge detector's box loss.")] = None,
     ema: Annotated[float, typer.Option(min=0, max=1, help="Decay of the averaged weights.")] = 0.9985,
     validation_share: Annotated[
-        float, typer.Option(help="How much of the validation part to learn as well, 0..1; only the rest is measured on.")
+        float,
+        typer.Option(help="How much of the validation part to learn as well, 0..1; only the rest is measured on."),
     ] = 0.0,
     every: EveryOption = 1000,
     precision: PrecisionOption = "bf16",
