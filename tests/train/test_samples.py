@@ -92,6 +92,18 @@ def test_a_tilted_face_stays_in_its_box_and_fills_it(seed: int, scale: float, ra
     assert np.abs(boxes[0] - seen).max() <= 2.5, "what is cut off at the sample's edge is cut off of both"
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([20.0, 60.0, 110.0]))
+def test_the_drawn_face_is_whole_where_it_fits(seed: int, size: float) -> None:
+    image = np.zeros((600, 600, 3), np.uint8)
+    alone = OneImage(image, [[300 - size / 2, 280 - size / 2, 300 + size / 2, 280 + size / 2]])
+    spec = SampleSpec(128, mosaic=0, native=1, native_scale=(1, 1), photometric=False)
+    _, boxes, ignored = FaceSamples([alone], [1.0], spec, seed)[0]
+    assert not ignored.any()
+    sides = boxes[0, 2:] - boxes[0, :2]
+    assert sides.prod() == pytest.approx(size**2, rel=1e-3)
+
+
 def test_a_share_of_the_pictures_is_tilted() -> None:
     image = np.full((400, 400, 3), 255, np.uint8)
     image[:200] = 0

@@ -107,7 +107,7 @@ class FaceSamples(DrawnSamples):
         Yields the faces of each piece and which of them are ignored.
         """
         record, image = self._draw(random, index)
-        scale, focus = self._scale(record, image, random)
+        scale, focus = self._aim(record, image, random)
         x0, y0, x1, y1 = cell
         small = image.shape[1] * scale < 0.6 * (x1 - x0) and image.shape[0] * scale < 0.6 * (y1 - y0)
         whole = cell == (0, 0, self._spec.size, self._spec.size)
@@ -131,14 +131,16 @@ class FaceSamples(DrawnSamples):
         """Paints a piece of the scaled image into the cell, the focus in it; returns the piece's faces."""
         x0, y0, x1, y1 = cell
         width, height = x1 - x0, y1 - y0
-        # The focus lands anywhere in the cell, and the image covers the cell where it is large enough.
         aspect = random.uniform(0.9, 1.1)
         scales = np.array([scale * aspect, scale / aspect])
-        shift = random.uniform(0.15, 0.85, 2) * (width, height) - focus * scales
+        middle, extent = (focus[:2] + focus[2:]) / 2, (focus[2:] - focus[:2]) * scales
+        # The focus lands anywhere in the cell, whole where it fits, and the image covers the cell where it can.
+        half = np.clip(0.55 * extent / (width, height), 0.15, 0.5)
+        shift = random.uniform(half, 1 - half) * (width, height) - middle * scales
         room = np.array([width, height]) - np.array([image.shape[1], image.shape[0]]) * scales
-        place = focus * scales + np.clip(shift, np.minimum(room, 0), np.maximum(room, 0))
+        place = middle * scales + np.clip(shift, np.minimum(room, 0), np.maximum(room, 0))
         rotation = _rotation(self._angle(random))
-        matrix = np.column_stack([rotation * scales, place - rotation * scales @ focus])
+        matrix = np.column_stack([rotation * scales, place - rotation * scales @ middle])
         warp = matrix
         if scale < 0.6:  # bilinear sampling would alias, so shrink by area first
             small = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
@@ -156,21 +158,22 @@ class FaceSamples(DrawnSamples):
             return float(random.normal(0, TILT))
         return float(random.uniform(-np.pi, np.pi)) if kind < 1.2 * self._spec.tilt else 0.0
 
-    def _scale(
+    def _aim(
         self, record: FaceImage, image: NDArray[np.uint8], random: np.random.Generator
     ) -> tuple[float, NDArray[np.float64]]:
-        """How much to scale the image, and the point of it that must be seen."""
+        """How much to scale the image, and what of it must be seen: an xyxy box, or a point as one."""
         spec = self._spec
         usable = np.flatnonzero(~record.ignored)
         if not len(usable):
-            return float(random.uniform(0.4, 1.4)), random.uniform(0, 1, 2) * (image.shape[1], image.shape[0])
+            point = random.uniform(0, 1, 2) * (image.shape[1], image.shape[0])
+            return float(random.uniform(0.4, 1.4)), np.tile(point, 2)
         face = record.boxes[int(random.choice(usable))]
         if random.random() < spec.native:
             scale = float(np.exp(random.uniform(*np.log(spec.native_scale))))
         else:
             wanted = np.exp(random.uniform(*np.log(spec.face_size)))
             scale = float(np.clip(wanted / _size(face[None])[0], *spec.scale))
-        return scale, np.array([face[0] + face[2], face[1] + face[3]]) / 2
+        return scale, face.astype(float)
 
     def _clip(
         self, faces: NDArray[np.float32], ignored: NDArray[np.bool_], cell: tuple[int, int, int, int]
