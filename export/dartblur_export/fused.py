@@ -32,9 +32,9 @@ LARGEST_FACE = 256.0
 What the first says there is mostly false, and covers much."""
 
 SURE_ABOVE = 48.0
-"""Larger faces, in pixels (square root of area), must be surer: the odds that the network gives are divided by the
-square root of how many times larger they are. A false alarm costs its area and a missed face the same at any size, so
-one threshold for all would spend most of the area on large false alarms and miss small faces for it."""
+"""Larger faces, in pixels (square root of area), must be surer: the odds that the network gives are divided by how
+many times larger they are. A false alarm costs its area and a missed face the same at any size, so one threshold for
+all would spend most of the area on large false alarms and miss small faces for it."""
 
 
 class DetectorGraph(nn.Module):
@@ -55,7 +55,7 @@ class DetectorGraph(nn.Module):
         left_out = torch.cat([_smaller_side(boxes) > LARGEST_FACE, _smaller_side(half_boxes) < LARGE_FACE], 1).float()
         boxes = torch.cat([boxes, half_boxes * 2], 1)
         area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
-        logits = torch.cat([whole.logits, half.logits], 1) - (area / SURE_ABOVE**2).clamp(min=1).log() / 4
+        logits = torch.cat([whole.logits, half.logits], 1) - (area / SURE_ABOVE**2).clamp(min=1).log() / 2
         # A box that is no number would cover nothing: its score says so, and whoever reads it stops.
         return boxes, logits.sigmoid() * (1 - left_out) + 0 * boxes.sum(-1)
 
