@@ -18,6 +18,7 @@ from onnx.version_converter import convert_version
 
 import dartblur_ops as ops
 from dartblur import load_bundle
+from dartblur.boxes import scale_boxes
 from dartblur.errors import BundleError
 from dartblur_export import compositing_graph
 from dartblur_export.compositing_function import DOMAIN, OPERATOR, compositing_function
@@ -289,14 +290,16 @@ def test_default_model_hides_a_real_face(name: str) -> None:
     frame[:240, :240] = cv2.resize(skimage_data.astronaut()[:300, 100:400, ::-1], (240, 240))
     held = np.zeros((1, bundle.manifest.fused["held"], 4), np.float32)
     redacted, boxes, scores = session_of(graph).run(None, {"frames": frame[None], "held_boxes": held})
-    assert (scores >= bundle.manifest.threshold).sum() == 1
-    x0, y0, x1, y1 = np.rint(boxes[0, 0]).astype(int)
-    inside = np.zeros(frame.shape[:2], bool)
-    inside[y0:y1, x0:x1] = True
+    found = boxes[0, scores[0] >= bundle.manifest.threshold]
+    assert np.abs(found[0] - (64, 46, 136, 141)).max() < 6, "the best one is the face"
     changed = (redacted[0] != frame).any(2)
-    assert changed[inside].mean() > 0.95
-    # The box grown by the model's scale, and nothing else.
-    assert inside.sum() < changed.sum() < inside.sum() * bundle.manifest.box_scale**2 * 1.1
+    grown = scale_boxes(found, bundle.manifest.box_scale)
+    low, high = np.floor(grown[:, :2]).astype(int).clip(0), np.ceil(grown[:, 2:]).astype(int)
+    allowed = np.zeros(frame.shape[:2], bool)
+    for (x0, y0), (x1, y1) in zip(low, high, strict=True):
+        assert changed[y0:y1, x0:x1].mean() > 0.95
+        allowed[y0:y1, x0:x1] = True
+    assert not changed[~allowed].any(), "the boxes grown by the model's scale, and nothing else"
 
 
 def test_tensorrt_rtx_builds_it_without_the_plugin() -> None:
