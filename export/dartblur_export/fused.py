@@ -31,10 +31,11 @@ LARGEST_FACE = 256.0
 """Larger ones, of which training shows none, are left to the second look: their smaller side in pixels of the first.
 What the first says there is mostly false, and covers much."""
 
-SURE_ABOVE = 48.0
+SURE_ABOVE, SURER_AT_MOST = 48.0, 3.0
 """Larger faces, in pixels (square root of area), must be surer: the odds that the network gives are divided by how
 many times larger they are. A false alarm costs its area and a missed face the same at any size, so one threshold for
-all would spend most of the area on large false alarms and miss small faces for it."""
+all would spend most of the area on large false alarms and miss small faces for it. There is a limit to it, since close
+faces in the dark, in motion or behind masks are no surer than others: they'd be missed."""
 
 
 class DetectorGraph(nn.Module):
@@ -54,8 +55,8 @@ class DetectorGraph(nn.Module):
         boxes, half_boxes = self.detector.decode(whole), self.detector.decode(half)
         left_out = torch.cat([_smaller_side(boxes) > LARGEST_FACE, _smaller_side(half_boxes) < LARGE_FACE], 1).float()
         boxes = torch.cat([boxes, half_boxes * 2], 1)
-        area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
-        logits = torch.cat([whole.logits, half.logits], 1) - (area / SURE_ABOVE**2).clamp(min=1).log() / 2
+        larger = (boxes[..., 2:] - boxes[..., :2]).prod(-1) / SURE_ABOVE**2
+        logits = torch.cat([whole.logits, half.logits], 1) - larger.clamp(1.0, SURER_AT_MOST**2).log() / 2
         # A box that is no number would cover nothing: its score says so, and whoever reads it stops.
         return boxes, logits.sigmoid() * (1 - left_out) + 0 * boxes.sum(-1)
 
