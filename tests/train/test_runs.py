@@ -243,6 +243,8 @@ def test_a_checkpoint_of_something_else_is_named(tmp_path: Path) -> None:
         ({"source": Path("/nowhere")}, "expected the part 'val' of a data set"),
         ({"sample_size": 100}, "sample size: expected a multiple of 32"),
         ({"augmentation": "none"}, "augmentation: expected one of mosaic, hard, published"),
+        ({"augmentation": "published", "tilt": 0.3}, "tilt, paste: expected neither beside published, got 0.3 and 0"),
+        ({"augmentation": "published", "paste": 0.1}, "tilt, paste: expected neither beside published, got 0 and 0.1"),
         ({"start": Path("/nowhere.onnx")}, "is not there"),
     ],
 )

@@ -119,6 +119,34 @@ def test_a_share_of_the_pictures_is_tilted() -> None:
     assert 0.25 < tilted(0.3) < 0.45
 
 
+def test_pasted_faces_are_annotated_where_they_are_seen() -> None:
+    image = np.full((400, 400, 3), 40, np.uint8)
+    cv2.circle(image, (200, 200), 40, (250, 250, 250), cv2.FILLED)
+    alone = OneImage(image, [[160, 160, 240, 240]])
+
+    def drawn(paste: float) -> list[Sample]:
+        spec = SampleSpec(256, mosaic=0, native=1, native_scale=(1, 1), paste=paste, photometric=False)
+        samples = FaceSamples([alone], [1.0], spec, 0)
+        return [samples[index] for index in range(20)]
+
+    assert {len(boxes) for _, boxes, _ in drawn(0)} == {1}
+    with_pasted = drawn(1)
+    assert max(len(boxes) for _, boxes, _ in with_pasted) > 2
+    for picture, boxes, _ in with_pasted:
+        for x0, y0, x1, y1 in boxes:
+            assert picture[int((y0 + y1) / 2), int((x0 + x1) / 2), 0] > 80
+
+
+def test_hard_samples_have_the_same_faces_in_other_pixels(cache: ImageCache) -> None:
+    plain, hard = (
+        FaceSamples([cache], [1.0], SampleSpec(96, mosaic=0, photometric=False, hard=hard), 0) for hard in (False, True)
+    )
+    pairs = [(plain[index], hard[index]) for index in range(60)]
+    changed = [not np.array_equal(a[0], b[0]) for a, b in pairs]
+    assert 0.1 < np.mean(changed) < 0.9
+    assert all(np.array_equal(a[1], b[1]) for a, b in pairs)
+
+
 def test_a_number_always_gives_the_same_sample(cache: ImageCache) -> None:
     for first, second in zip(kinds(cache), kinds(cache), strict=True):
         uninterrupted = [first[index] for index in range(8)]

@@ -50,7 +50,7 @@ class DetectorArgs:
         sample_size: side of a sample in pixels. Faces are drawn up to 0.8 of it: the largest that the detector will
             know.
         native: probability that a training image is shown at about its own size; see `SampleSpec`.
-        tilt: probability that a training image is tilted; see `SampleSpec`.
+        tilt, paste: probability that a training image is tilted, that a sample gets pasted faces; see `SampleSpec`.
         smallest: faces below this size (square root of area), pixels, are neither to be found nor to be missed.
         teacher: name and weights of a larger detector with the same places, to learn from as well; None: nobody.
         teacher_weight: of what the teacher says beside the annotations.
@@ -69,6 +69,7 @@ class DetectorArgs:
     sample_size: int = 320
     native: float = 0.7
     tilt: float = 0.0
+    paste: float = 0.0
     smallest: float = 7.0
     teacher: tuple[str, Path] | None = None
     teacher_weight: float = 1.0
@@ -242,6 +243,8 @@ def train_detector(args: DetectorArgs) -> Path:
     """
     if args.augmentation not in AUGMENTATIONS:
         raise DataError(f"augmentation: expected one of {', '.join(AUGMENTATIONS)}, got {args.augmentation!r}")
+    if args.augmentation == "published" and (args.tilt or args.paste):
+        raise DataError(f"tilt, paste: expected neither beside published, got {args.tilt:g} and {args.paste:g}")
     fabric = launch(args.run)
     multiple = build_detector(args.detector).multiple
     if args.sample_size % multiple:
@@ -258,6 +261,7 @@ def train_detector(args: DetectorArgs) -> Path:
             args.sample_size,
             native=args.native,
             tilt=args.tilt,
+            paste=args.paste,
             face_size=face_size,
             smallest=args.smallest,
             hard=args.augmentation == "hard",

@@ -75,6 +75,9 @@ def detector(
     sample_size: Annotated[int, typer.Option(min=64, help="Side of a sample, pixels; a multiple of 32.")] = 320,
     native: Annotated[float, typer.Option(min=0, max=1, help="Share of images shown at about their own size.")] = 0.7,
     tilt: Annotated[float, typer.Option(min=0, max=0.8, help="Share of images that are tilted, or turned.")] = 0.0,
+    paste: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of samples with small faces of another image pasted in.")
+    ] = 0.0,
     smallest: Annotated[float, typer.Option(min=1, help="Faces below this size are not judged, pixels.")] = 7.0,
     learning_rate: Annotated[float, typer.Option(min=0, help="Of AdamW, at its highest.")] = 2e-3,
     box_weight: Annotated[float | None, typer.Option(min=0, help="Of the edge detector's box loss.")] = None,
@@ -106,6 +109,7 @@ def detector(
             sample_size=sample_size,
             native=native,
             tilt=tilt,
+            paste=paste,
             smallest=smallest,
             teacher=_teacher(teacher),
             teacher_weight=teacher_weight,

@@ -1,7 +1,7 @@
-"""What happens to a sample's pixels: light, sharpness, compression, covered and turned faces.
+"""What happens to a sample's pixels: light, sharpness, compression, covered and pasted faces.
 
-The hardships are those under which cameras fail: night, motion, weak encoders, masks and hands, a camera that hangs the
-wrong way round. Each is rare, so that most samples look like what a detector sees most of the time.
+The hardships are those under which cameras fail: night, motion, weak encoders, masks and hands. Each is rare, so that
+most samples look like what a detector sees most of the time.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
 
-NIGHT, MOTION, WEAK_ENCODER, TURN, MASK = 0.06, 0.06, 0.04, 0.06, 0.05
-"""How often a sample is dark, moved, compressed, turned by a right angle; how often a face is partly covered."""
+NIGHT, MOTION, WEAK_ENCODER, MASK = 0.06, 0.06, 0.04, 0.05
+"""How often a sample is dark, moved, compressed; how often a face is partly covered."""
 
 MASK_COLOURS = ((250, 250, 250), (30, 30, 30), (230, 190, 130), (200, 160, 90), (60, 60, 160))
 """BGR: white, black, the two blues of surgical masks, a red scarf."""
@@ -124,13 +124,6 @@ def turn(image: Pixels, boxes: Boxes, quarters: int) -> tuple[Pixels, Boxes]:
         image = np.rot90(image)
         boxes = np.stack([boxes[:, 1], width - boxes[:, 2], boxes[:, 3], width - boxes[:, 0]], 1)
     return np.ascontiguousarray(image), boxes
-
-
-def maybe_turn(image: Pixels, boxes: Boxes, random: np.random.Generator) -> tuple[Pixels, Boxes]:
-    """Turns some samples: to either side, rarely upside down."""
-    if random.random() >= TURN:
-        return image, boxes
-    return turn(image, boxes, int(random.choice((1, 2, 3), p=(0.4, 0.2, 0.4))))
 
 
 class FacePaster:

@@ -13,16 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .augmentation import FacePaster, cover_parts, hardship, maybe_turn, photometric
+from .augmentation import FacePaster, cover_parts, hardship, photometric
 from .cache import ImageSet
 from .labels import FaceImage
 from .samples import DrawnSamples, Sample, clip, flip
 
 FILL = 114
 """Grey of the area that no image covers."""
-
-PASTE = 0.25
-"""How often a hard sample gets pasted faces."""
 
 TILT = np.deg2rad(20.0)
 """Standard deviation of the angle of tilted pictures; a fifth as many again are turned to any angle."""
@@ -40,9 +37,10 @@ class SampleSpec:
         native: probability that an image is instead shown at about its own size, as a detector will see it.
         native_scale: range of the scale then, log-uniform.
         tilt: probability that an image is tilted; see `TILT`.
+        paste: probability that a sample gets small faces of another image pasted in.
         smallest: faces below this size, pixels, are ignored in training.
         photometric: change light, colour and sharpness.
-        hard: also paste in small faces of another image, cover parts of faces, show the world dark, moved, or turned.
+        hard: also cover parts of faces, show the world dark, moved or badly compressed.
         max_faces: ground truth is padded to this many faces; the largest are kept, the rest left out.
     """
 
@@ -53,6 +51,7 @@ class SampleSpec:
     native: float = 0.0
     native_scale: tuple[float, float] = (0.6, 1.6)
     tilt: float = 0.0
+    paste: float = 0.0
     smallest: float = 7.0
     max_faces: int = 160
     photometric: bool = True
@@ -80,7 +79,7 @@ class FaceSamples(DrawnSamples):
         pieces = list(self._fill(canvas, (0, 0, spec.size, spec.size), random, index))
         faces = np.concatenate([boxes for boxes, _ in pieces])
         ignored = np.concatenate([ignore for _, ignore in pieces])
-        if spec.hard and random.random() < PASTE:
+        if random.random() < spec.paste:
             record, image = self._draw(random, index)
             pasted = self._paster.paste(canvas, faces, image, record.boxes[~record.ignored], random)
             faces, ignored = np.concatenate([faces, pasted]), np.concatenate([ignored, _size(pasted) < spec.smallest])
@@ -91,7 +90,7 @@ class FaceSamples(DrawnSamples):
         if spec.photometric:
             canvas = photometric(canvas, random)
         if spec.hard:
-            canvas, faces = maybe_turn(hardship(canvas, random), faces, random)
+            canvas = hardship(canvas, random)
         order = np.argsort(-_size(faces))[: spec.max_faces]
         return canvas, faces[order], ignored[order]
 
