@@ -34,7 +34,7 @@ import numpy as np
 
 import dartblur
 from dartblur.frame import RedactedFrame
-from dartblur.protection.guard import guarded
+from dartblur.protection.guarding import guarded
 from dartblur.protection.policy import Protection
 from dartblur.records.audit import AuditLog, Header, policy_of
 from dartblur.records.metrics import Metrics

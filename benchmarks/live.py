@@ -29,7 +29,7 @@ import numpy as np
 
 import dartblur
 from dartblur.frame import RedactedFrame
-from dartblur.protection.guard import guarded
+from dartblur.protection.guarding import guarded
 from dartblur.protection.policy import Protection
 from dartblur.records.metrics import Metrics
 from dartblur.stream import SourceOptions, Summary, open_sink, open_source, run

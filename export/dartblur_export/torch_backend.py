@@ -34,7 +34,7 @@ class TorchBackend:
         CheckpointError: weights are missing or of another kind.
     """
 
-    depth = 1
+    depth = at_once = 1
     gpu_frames = False
 
     def __init__(self, detector: Path, generator: Path, manifest: Manifest) -> None:

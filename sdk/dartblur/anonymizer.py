@@ -78,6 +78,11 @@ class Anonymizer:
         return self._backend.depth
 
     @property
+    def at_once(self) -> int:
+        """Threads that may use it at the same time, each with one frame under way."""
+        return self._backend.at_once
+
+    @property
     def model_name(self) -> str:
         """Name and version of the model, for records."""
         return self._backend.model_name

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .anonymizer import METHODS, Anonymizer, Method
 from .backends.loading import BackendChoice, load_backend
 from .errors import InputError, SinkError
-from .protection.guard import guarded
+from .protection.guarding import guarded
 from .protection.policy import OnFault, Protection
 from .protection.zones import Zones
 from .records.metrics import Metrics

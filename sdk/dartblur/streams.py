@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from .anonymizer import Anonymizer, Method
 from .errors import InputError
 from .frame import RedactedFrame
-from .protection.guard import guarded
+from .protection.guarding import guarded
 from .protection.policy import OnFault, Protection
 from .protection.zones import Zones
 from .records.metrics import Metrics

@@ -52,12 +52,13 @@ class Look(Protocol):
 
 
 class Backend(Protocol):
-    """Runs a model on one kind of device; for one thread at a time.
+    """Runs a model on one kind of device; for one thread at a time unless `at_once` says more.
 
     Attributes:
         defaults: the model's own threshold and box scale.
         model_name: name and version of the model, for records.
         depth: looks that may be open at once.
+        at_once: threads that may use it at the same time, each with one look.
         gpu_frames: whether `begin` takes frames in GPU memory.
     """
 
@@ -69,6 +70,9 @@ class Backend(Protocol):
 
     @property
     def depth(self) -> int: ...  # noqa: D102
+
+    @property
+    def at_once(self) -> int: ...  # noqa: D102
 
     @property
     def gpu_frames(self) -> bool: ...  # noqa: D102
@@ -93,7 +97,7 @@ class Backend(Protocol):
 class BackendWrapper:
     """What a backend that stands before another one, and has one frame under way, tells of it."""
 
-    depth = 1
+    depth = at_once = 1
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any
@@ -24,14 +25,32 @@ MAX_PATCHES = 64
 """Faces that go through the generator at once: bounds memory in a crowd."""
 
 MAX_INPUTS = 4
-"""Inputs of the detector that are kept, one for each size: pictures of a folder have any number of them."""
+"""Inputs of the detector that a thread keeps, one for each size: pictures of a folder have any number of them."""
+
+MOST_AT_ONCE = 8
+"""Frames that are worked on at once, however many cores there are: each is in memory."""
 
 BUDGET_S = 0.1
 """What the scan size ``auto`` may spend on a frame unless told otherwise."""
 
 
+class _Inputs(threading.local):
+    """A thread's own inputs of the detector, ``[3, H, W]`` by ``(H, W)``: no other's picture gets into them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, int], NDArray[np.float32]] = {}
+
+    def of(self, size: tuple[int, int]) -> NDArray[np.float32]:
+        """The input of this size; what it holds is overwritten."""
+        if size not in self._kept:
+            if len(self._kept) >= MAX_INPUTS:
+                self._kept.clear()
+            self._kept[size] = np.empty((3, *size), np.float32)
+        return self._kept[size]
+
+
 class CpuBackend:
-    """Runs a bundle on the CPU; one instance serves one frame at a time.
+    """Runs a bundle on the CPU, for a frame on each core at once.
 
     Args:
         bundle: the model.
@@ -58,8 +77,8 @@ class CpuBackend:
                 f"{bundle.source}: generator.onnx: expected patches {expected} as the manifest says, got {shape[1:]}: "
                 "export the bundle again"
             )
-        self._inputs: dict[tuple[int, int], NDArray[np.float32]] = {}
-        self._using = threading.Lock()
+        self._inputs = _Inputs()
+        self.at_once = min(_cores(), MOST_AT_ONCE)
         self._seconds = self._time_at_own_size() if self._scan.size == "auto" else 0.0
 
     def begin(self, image: Image, threshold: float, boxes: Boxes | None = None, weak: float | None = None) -> WholeLook:
@@ -83,13 +102,8 @@ class CpuBackend:
         """Boxes in pixels of the image and scores, unordered, of what the detector sees in an area."""
         part = image[area.y0 : area.y1, area.x0 : area.x1]
         size = self._manifest.detector_size(area.y1 - area.y0, area.x1 - area.x0, area.size)
-        with self._using:  # its input is one for all: a picture of another thread must not get into it
-            if size not in self._inputs:
-                if len(self._inputs) >= MAX_INPUTS:
-                    self._inputs.clear()
-                self._inputs[size] = np.empty((3, *size), np.float32)
-            pixels, scale = ops.letterbox(part, size, out=self._inputs[size])
-            boxes, scores = self._detector.run(None, {"image": pixels[None]})
+        pixels, scale = ops.letterbox(part, size, out=self._inputs.of(size))
+        boxes, scores = self._detector.run(None, {"image": pixels[None]})
         if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
             # Such a score is below any threshold, and such a box covers nothing: a face would be missed without a word.
             raise BackendError(
@@ -136,6 +150,11 @@ class CpuBackend:
             blurred = ops.crop_faces(image, some, size, context)
             painted = self._generator.run(None, {"blurred": blurred})[0]
             ops.composite(image, painted, some, context)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cover(image: Image, boxes: Boxes, method: str) -> None:

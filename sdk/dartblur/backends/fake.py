@@ -21,7 +21,7 @@ class FakeBackend:
 
     defaults = Defaults(threshold=0.5, box_scale=1.0)
     model_name = "fake"
-    depth = 1
+    depth = at_once = 1
     gpu_frames = False
 
     def __init__(self, finder: Callable[[Image], NDArray[np.float32]] | None = None) -> None:

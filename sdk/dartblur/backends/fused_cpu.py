@@ -33,7 +33,7 @@ class FusedCpuBackend:
         BundleError: the graph can't be loaded.
     """
 
-    depth = 1
+    depth = at_once = 1
     gpu_frames = False
 
     def __init__(self, bundle: Bundle, graph: str = "fused.onnx", threads: int = 2) -> None:

@@ -47,7 +47,7 @@ class OrtGpuBackend:
         BackendError: ONNX Runtime has no such provider, it doesn't work here, or it can't run the whole graph.
     """
 
-    depth = 1
+    depth = at_once = 1
     gpu_frames = True
 
     def __init__(

@@ -55,6 +55,7 @@ class TensorRtBackend:
         BundleError: engine or passport is missing, damaged or edited.
     """
 
+    at_once = 1
     gpu_frames = True
 
     def __init__(

@@ -11,10 +11,8 @@ With a lookahead the faces of the next frames are found first. A frame that can'
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +27,6 @@ from .policy import Protection
 from .tracking import Tracker
 
 if TYPE_CHECKING:
-    from ..stream.observers import Event
     from .self_check import Finding, SelfCheck
 
 WEAK = 0.5
@@ -209,41 +206,6 @@ class Guard:
             if self._size is not None:
                 self.tracker.clear()
             self._size = width, height
-
-
-@contextmanager
-def guarded(
-    anonymizer: Anonymizer,
-    protection: Protection,
-    model: str | Path | None = None,
-    observe: Callable[[Event], None] = lambda event: None,
-) -> Iterator[Guard]:
-    """A guard, with a self-check where the protection asks for one.
-
-    Args:
-        anonymizer, protection: of the guard.
-        model: the bundle whose detector looks again; None for the built-in one.
-        observe: is told what the self-check finds.
-
-    Raises:
-        BundleError: the model can't be loaded.
-    """
-    if not protection.self_check:
-        yield Guard(anonymizer, protection)
-        return
-    from ..bundle import load_bundle
-    from ..stream.observers import Event
-    from .self_check import SelfCheck
-
-    def found(finding: Finding) -> None:
-        observe(Event(finding.kind, finding.message))
-        if finding.kind == "uncovered":
-            guard.cover_from_now_on(finding)
-
-    bundle, allowed = load_bundle(model), protection.zones.allowed
-    with SelfCheck(bundle, interval=protection.self_check, allowed=allowed, on_finding=found) as check:
-        guard = Guard(anonymizer, protection, check)
-        yield guard
 
 
 def _fault(frame: Frame, error: Exception) -> Fault:

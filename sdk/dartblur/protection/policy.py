@@ -48,6 +48,11 @@ class Protection:
         if not 0 <= self.self_check <= 3600:
             raise InputError(f"self_check: expected 0 to 3600 seconds, got {self.self_check}")
 
+    @property
+    def apart(self) -> bool:
+        """Whether what is covered in a frame depends on that frame alone."""
+        return not (self.hold or self.lookahead or self.self_check)
+
     @classmethod
     def of_camera(cls) -> Protection:
         """For a live source, which goes on whatever happens."""

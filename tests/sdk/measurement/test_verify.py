@@ -44,7 +44,7 @@ class Scripted:
     full: bool = False
     defaults = Defaults(0.5, 1.2)
     model_name = "scripted"
-    depth = 1
+    depth = at_once = 1
     gpu_frames = False
 
     def begin(

@@ -159,7 +159,7 @@ def write(path: Path, image: Image, covered: NDArray[np.float32], keep: Keep) ->
     """
     stored = orientation.to_stored(image, keep.orientation)
     pixels = cv2.cvtColor(stored, cv2.COLOR_BGR2GRAY if keep.grey else cv2.COLOR_BGR2RGB)
-    picture = Pillow.fromarray(np.ascontiguousarray(pixels))
+    picture = Pillow.fromarray(pixels)
     if keep.alpha is not None:
         hidden = np.zeros((*image.shape[:2], 3), np.uint8)
         ops.solid(hidden, covered, (255, 255, 255))
@@ -219,7 +219,8 @@ def _take_apart(path: Path, picture: Pillow.Image, data: bytes) -> tuple[Image, 
         options=_writer_options(picture, data),
         losses=_losses(picture),
     )
-    return orientation.to_upright(np.ascontiguousarray(rgb[:, :, ::-1]), turn), keep
+    bgr = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8)
+    return orientation.to_upright(bgr, turn), keep
 
 
 def _losses(picture: Pillow.Image) -> tuple[str, ...]:
