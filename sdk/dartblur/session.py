@@ -152,7 +152,10 @@ class Session:
             DartBlurError: as of `stream.run`.
         """
         told = Observers(self._observers)
-        with guarded(self._anonymizer, self._protection, self._choice.model, told.on_event) as guard:
+        stage = guarded(
+            self._anonymizer, self._protection, self._choice.model, told.on_event, moving=self.source.info.moving
+        )
+        with stage as guard:
             return run(
                 self.source,
                 guard,

@@ -232,7 +232,8 @@ class AnonymizedStream:
 
     def _run(self, sinks: list[Sink]) -> Summary:
         told, protection = self._observers, self._protection
-        with guarded(self._anonymizer, protection, self._model, told.on_event) as guard:
+        moving = self._source.info.moving
+        with guarded(self._anonymizer, protection, self._model, told.on_event, moving=moving) as guard:
             return run(
                 self._source,
                 guard,

@@ -28,7 +28,8 @@ MAX_INPUTS = 4
 """Inputs of the detector that a thread keeps, one for each size: pictures of a folder have any number of them."""
 
 MOST_AT_ONCE = 8
-"""Frames that are worked on at once, however many cores there are: each is in memory."""
+"""Frames that are worked on at once, however many cores there are: each is in memory, and what the networks make of it.
+Of larger scans that is more, so they get fewer: eight of 640 x 640 pixels' worth of it."""
 
 BUDGET_S = 0.1
 """What the scan size ``auto`` may spend on a frame unless told otherwise."""
@@ -78,7 +79,7 @@ class CpuBackend:
                 "export the bundle again"
             )
         self._inputs = _Inputs()
-        self.at_once = min(_cores(), MOST_AT_ONCE)
+        self.at_once = max(1, min(usable_cores(), self._room()))
         self._seconds = self._time_at_own_size() if self._scan.size == "auto" else 0.0
 
     def begin(self, image: Image, threshold: float, boxes: Boxes | None = None, weak: float | None = None) -> WholeLook:
@@ -114,6 +115,13 @@ class CpuBackend:
         # Whatever a model says, a face that was found has an area, so that it gets covered.
         low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
         return np.concatenate([low, np.maximum(high, low + 1)], 1), scores[0, strong]
+
+    def _room(self) -> int:
+        """Frames for which there is memory, see `MOST_AT_ONCE`."""
+        size = self._scan.size or self._manifest.long_side
+        if size == "auto":
+            return 1  # it chooses by the time that a frame takes alone
+        return int(MOST_AT_ONCE * 640**2 / size**2)
 
     def _areas_of(self, height: int, width: int) -> list[Area]:
         """Where the detector looks in frames of this size."""
@@ -152,7 +160,7 @@ class CpuBackend:
             ops.composite(image, painted, some, context)
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

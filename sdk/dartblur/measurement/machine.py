@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.base import Backend
-from ..backends.cpu import CpuBackend
+from ..backends.cpu import CpuBackend, usable_cores
 
 _BOARD = Path("/proc/device-tree/model")
 """Names the board of a Jetson, whose processor has no name."""
@@ -22,7 +22,7 @@ def describe(backend: Backend) -> dict[str, Any]:
 
     return {
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "model_threads": _threads(backend),
         "gpu": gpu() if backend.gpu_frames else None,

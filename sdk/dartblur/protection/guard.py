@@ -69,11 +69,21 @@ class Guard:
         anonymizer: finds and overwrites; several guards may share it, see `Anonymizer`.
         protection: how faces are kept covered.
         self_check: looks again at some of what leaves; None: nobody does.
+        apart: frames are pictures that have nothing to do with one another: ids begin anew in each. Only under a
+            protection that is `Protection.apart`.
     """
 
-    def __init__(self, anonymizer: Anonymizer, protection: Protection, self_check: SelfCheck | None = None) -> None:
+    def __init__(
+        self,
+        anonymizer: Anonymizer,
+        protection: Protection,
+        self_check: SelfCheck | None = None,
+        *,
+        apart: bool = False,
+    ) -> None:
         self._anonymizer, self._protection, self._self_check = anonymizer, protection, self_check
-        self.tracker = Tracker(hold=protection.hold, threshold=anonymizer.threshold)
+        self._apart = apart
+        self.tracker = self._new_tracker()
         self._begun: deque[tuple[Frame, Pending | Exception, Coverage]] = deque()
         self._waiting: deque[_Waiting] = deque()
         self._sightings = Sightings(protection.lookahead)
@@ -170,7 +180,11 @@ class Guard:
         height, width = frame.image.shape[:2]
         # Before the tracker: what is left clear on purpose has no held box, which would grow out of its zone.
         allowed = self._protection.zones.allowed(found.boxes, width, height)
-        return self.tracker.update(Detections(found.boxes[allowed], found.scores[allowed]), frame.time, predicted)
+        tracker = self._new_tracker() if self._apart else self.tracker
+        return tracker.update(Detections(found.boxes[allowed], found.scores[allowed]), frame.time, predicted)
+
+    def _new_tracker(self) -> Tracker:
+        return Tracker(hold=self._protection.hold, threshold=self._anonymizer.threshold)
 
     def _after_lookahead(self) -> Outcome:
         waiting = self._waiting.popleft()

@@ -23,24 +23,28 @@ def guarded(
     protection: Protection,
     model: str | Path | None = None,
     observe: Callable[[Event], None] = lambda event: None,
+    *,
+    moving: bool = True,
 ) -> Iterator[Guard | SideBySide]:
-    """What anonymizes a stream: a guard, with a self-check where asked for, or several guards side by side where frames
-    are apart and the anonymizer takes several at once.
+    """What anonymizes a stream: a guard, with a self-check where asked for, or several guards side by side for pictures
+    that are apart, where the anonymizer takes several at once.
 
     Args:
         anonymizer, protection: of the guard.
         model: the bundle whose detector looks again; None for the built-in one.
         observe: is told what the self-check finds.
+        moving: whether frames follow one another in time.
 
     Raises:
         BundleError: the model can't be loaded.
     """
-    if protection.apart and anonymizer.at_once > 1:
+    apart = protection.apart and not moving
+    if apart and anonymizer.at_once > 1:
         with SideBySide(anonymizer, protection) as guards:
             yield guards
         return
     if not protection.self_check:
-        yield Guard(anonymizer, protection)
+        yield Guard(anonymizer, protection, apart=apart)
         return
     from ..bundle import load_bundle
     from ..stream.observers import Event

@@ -50,7 +50,7 @@ class Protection:
 
     @property
     def apart(self) -> bool:
-        """Whether what is covered in a frame depends on that frame alone."""
+        """Whether, of pictures, what is covered in each depends on that one alone."""
         return not (self.hold or self.lookahead or self.self_check)
 
     @classmethod

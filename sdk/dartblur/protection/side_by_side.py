@@ -1,8 +1,9 @@
-"""`SideBySide`: frames that are covered each by itself, several at work at the same time."""
+"""`SideBySide`: pictures that have nothing to do with one another, several at work at the same time."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -14,73 +15,102 @@ from ..frame import Frame
 from .guard import Guard, Outcome
 from .policy import Protection
 
+_PATIENCE_S = 1.0
+"""How long the end waits for pictures that are under way. Who takes longer is left behind."""
+
+_Task = tuple[Frame, Future[list[Outcome]]]
+
 
 class SideBySide:
-    """Guards that each take the next frame, in threads of their own; what they give comes in the order of the frames.
+    """Guards that each take the next picture, in threads of their own; results come in the order of the pictures.
 
-    For pictures: one that is on its way uses the cores better than a network that is spread over all of them. Faces
-    are numbered from 1 in every frame. A context manager, whose end ends the threads; one that hangs is left behind.
+    A picture on each core uses the cores better than a network that is spread over all of them. One that takes longer
+    than it may takes those beside it along: all of them are covered. A context manager, whose end ends the threads.
 
     Args:
-        anonymizer: finds and overwrites; `Anonymizer.at_once` frames at a time.
-        protection: one under which frames are `Protection.apart`.
+        anonymizer: finds and overwrites; `Anonymizer.at_once` pictures at a time.
+        protection: one that is `Protection.apart`.
     """
 
     def __init__(self, anonymizer: Anonymizer, protection: Protection) -> None:
-        self._anonymizer, self._protection = anonymizer, protection
-        self._workers = anonymizer.at_once
-        self._work: SimpleQueue[tuple[Frame, Future[list[Outcome]]] | None] = SimpleQueue()
+        guards = [Guard(anonymizer, protection, apart=True) for _ in range(anonymizer.at_once)]
+        self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._begun: deque[Future[list[Outcome]]] = deque()
+        self._threads = [
+            threading.Thread(target=self._work, args=[guard], name="dartblur-guard", daemon=True) for guard in guards
+        ]
 
     @property
     def full(self) -> bool:
-        """Whether the oldest frame is to be finished before another is begun; one waits for whoever is done first."""
-        return len(self._begun) > self._workers
+        """Whether the oldest picture is to be finished before another is begun: when each thread has one, and one more
+        waits, so that none is idle meanwhile.
+        """
+        return len(self._begun) > len(self._threads)
 
     def __len__(self) -> int:
-        """Frames that have been begun and not finished."""
+        """Pictures that have been begun and not finished."""
         return len(self._begun)
 
     def begin(self, frame: Frame) -> None:
-        """Starts on a frame, whose pixels are overwritten in place; not when `full`. Raises nothing."""
+        """Starts on a picture, whose pixels are overwritten in place; not when `full`. Raises nothing."""
         coming: Future[list[Outcome]] = Future()
         self._begun.append(coming)
-        self._work.put((frame, coming))
+        self._tasks.put((frame, coming))
 
     def finish(self) -> Iterator[Outcome]:
-        """Waits for the oldest frame, and gives what leaves of it."""
+        """Waits for the oldest picture, and gives what leaves of it."""
         yield from self._begun.popleft().result()
 
     def drain(self) -> Iterator[Outcome]:
-        """What still waits when there are no more frames."""
+        """What still waits when there are no more pictures."""
         while self._begun:
             yield from self.finish()
 
     def abandon(self) -> None:
-        """Gives up all frames that are under way."""
-        for coming in self._begun:
+        """Gives up all pictures that are under way; from any thread."""
+        while True:
+            try:
+                coming = self._begun.popleft()
+            except IndexError:
+                return
             coming.cancel()  # whoever has begun with it finishes it for nothing
-        self._begun.clear()
 
     def __enter__(self) -> SideBySide:
-        for number in range(self._workers):
-            threading.Thread(target=self._work_on, name=f"dartblur-guard-{number}", daemon=True).start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.abandon()
-        for _ in range(self._workers):
-            self._work.put(None)
+        self._end()
 
-    def _work_on(self) -> None:
-        while (task := self._work.get()) is not None:
-            frame, coming = task
-            if not coming.set_running_or_notify_cancel():
-                continue
+    def _end(self) -> None:
+        """Ends the threads: an interpreter that ends while one is inside of a network would be aborted."""
+        for _ in self._threads:
+            self._tasks.put(None)
+        end = time.monotonic() + _PATIENCE_S
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, end - time.monotonic()))
+
+    def _work(self, guard: Guard) -> None:
+        while self._do(guard, self._tasks.get()):
+            pass
+
+    def _do(self, guard: Guard, task: _Task | None) -> bool:
+        """Does a task; false when there are no more. Nothing of it is kept."""
+        if task is None:
+            return False
+        frame, coming = task
+        if coming.set_running_or_notify_cancel():
             try:
-                guard = Guard(self._anonymizer, self._protection)
                 guard.begin(frame)
                 coming.set_result(list(guard.drain()))
             except BaseException as error:
+                guard.abandon()
                 coming.set_exception(error)
-            del task, frame, coming
+        return True

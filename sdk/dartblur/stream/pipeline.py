@@ -135,7 +135,8 @@ def run(
             file was stopped before its end, and a sink needs all of it (`Sink.whole`).
     """
     protection = protection_for(source.info) if protection is None else protection
-    stage = Guard(anonymizer, protection) if isinstance(anonymizer, Anonymizer) else anonymizer
+    apart = protection.apart and not source.info.moving
+    stage = Guard(anonymizer, protection, apart=apart) if isinstance(anonymizer, Anonymizer) else anonymizer
     sinks = [sinks] if isinstance(sinks, Sink) else list(sinks)
     return _Run(source, stage, sinks, protection, Observers(observers), on_progress).go(stop, abort)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dartblur.anonymizer import Anonymizer
+from dartblur.backends import cpu
 from dartblur.backends.cpu import CpuBackend
 from dartblur.backends.fake import FakeBackend
+from dartblur.backends.scan import Scan
 from dartblur.bundle import load_bundle
 from dartblur.errors import FailClosedError
 from dartblur.frame import Frame, RedactedFrame
@@ -64,7 +69,8 @@ def all_of(stage: Guard | SideBySide, frames: list[Frame]) -> list[Outcome]:
 def test_the_pictures_are_those_of_one_guard_in_the_same_order() -> None:
     zones = Zones([parse_zone("40,40,60,60")])
     protection = Protection(hold=0, zones=zones)
-    alone = all_of(Guard(Anonymizer(backend=FakeBackend(face_of)), protection), [picture(i) for i in range(20)])
+    guard = Guard(Anonymizer(backend=FakeBackend(face_of)), protection, apart=True)
+    alone = all_of(guard, [picture(i) for i in range(20)])
     with side_by_side(face_of, protection) as stage:
         together = all_of(stage, [picture(i) for i in range(20)])
     assert len(together) == 20
@@ -75,6 +81,7 @@ def test_the_pictures_are_those_of_one_guard_in_the_same_order() -> None:
         assert np.array_equal(one.image, other.image)
         assert np.array_equal(one.covered, other.covered)
         assert one.coverage.reasons == other.coverage.reasons
+        assert one.coverage.ids.tolist() == other.coverage.ids.tolist() == ([1, 0] if index % 5 else [0])
 
 
 def test_a_picture_is_begun_while_another_is_under_way() -> None:
@@ -121,6 +128,58 @@ def test_what_is_given_up_does_not_come_out_and_the_next_do() -> None:
     assert [outcome.index for outcome in out if isinstance(outcome, RedactedFrame)] == [4, 5, 6, 7]
 
 
+ENDS_IN_A_NETWORK = """
+import time
+import numpy as np
+from dartblur.anonymizer import Anonymizer
+from dartblur.backends.cpu import CpuBackend
+from dartblur.backends.scan import Scan
+from dartblur.bundle import load_bundle
+from dartblur.frame import Frame
+from dartblur.protection.policy import Protection
+from dartblur.protection.side_by_side import SideBySide
+
+class Slow:
+    def __del__(self, sleep=time.sleep):
+        sleep(2)  # while the interpreter ends, so that the thread comes back meanwhile
+
+slow = Slow()
+anonymizer = Anonymizer(backend=CpuBackend(load_bundle(), scan=Scan(1280)))
+with SideBySide(anonymizer, Protection.of_pictures()) as stage:
+    stage.begin(Frame(np.zeros((1280, 1280, 3), np.uint8), 0))
+    time.sleep(0.05)
+"""
+
+ENDS_BESIDE_A_THREAD = """
+import atexit, sys, threading
+from dartblur.cli import main
+
+threading.Thread(target=threading.Event().wait, name="dartblur-guard", daemon=True).start()
+atexit.register(print, "the interpreter ends")
+sys.argv = ["dartblur", "run", "/nowhere.jpg", "/tmp/x.jpg"]
+main()
+"""
+
+
+def test_the_end_waits_for_a_network_that_is_at_work() -> None:
+    """An interpreter that ends before it would be aborted."""
+    result = subprocess.run([sys.executable, "-c", ENDS_IN_A_NETWORK], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_command_does_not_wait_for_one_that_was_left_behind() -> None:
+    result = subprocess.run([sys.executable, "-c", ENDS_BESIDE_A_THREAD], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "nowhere" in result.stderr
+    assert "interpreter ends" not in result.stdout
+
+
+@pytest.mark.parametrize(("size", "most"), [(None, 8), (640, 8), (1280, 2), (1920, 1), (4096, 1), ("auto", 1)])
+def test_larger_scans_get_fewer_pictures_at_once(size: Any, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "usable_cores", lambda: 64)
+    assert CpuBackend(load_bundle(), scan=Scan(size)).at_once == most
+
+
 def test_the_end_does_not_wait_for_one_that_hangs() -> None:
     for_ever = threading.Event()
     with side_by_side(lambda image: np.zeros((0, 4), np.float32) if for_ever.wait(PATIENCE_S) else image) as stage:
@@ -131,21 +190,24 @@ def test_the_end_does_not_wait_for_one_that_hangs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("protection", "at_once", "several"),
+    ("protection", "at_once", "moving", "several"),
     [
-        (PICTURES, 3, True),
-        (PICTURES, 1, False),
-        (Protection(hold=0, lookahead=1), 3, False),
-        (Protection(hold=0.1), 3, False),
-        (Protection(hold=0, self_check=1.0), 3, False),
-        (Protection.of_file(), 3, False),
-        (Protection.of_camera(), 3, False),
+        (PICTURES, 3, False, True),
+        (PICTURES, 3, True, False),
+        (PICTURES, 1, False, False),
+        (Protection(hold=0, lookahead=1), 3, False, False),
+        (Protection(hold=0.1), 3, False, False),
+        (Protection(hold=0, self_check=1.0), 3, False, False),
+        (Protection.of_file(), 3, True, False),
+        (Protection.of_camera(), 3, True, False),
     ],
 )
-def test_only_frames_that_are_apart_are_done_side_by_side(protection: Protection, at_once: int, several: bool) -> None:
+def test_only_pictures_that_are_apart_are_done_side_by_side(
+    protection: Protection, at_once: int, moving: bool, several: bool
+) -> None:
     backend = FakeBackend()
     backend.at_once = at_once
-    with guarded(Anonymizer(backend=backend), protection) as stage:
+    with guarded(Anonymizer(backend=backend), protection, moving=moving) as stage:
         assert isinstance(stage, SideBySide if several else Guard)
 
 
@@ -190,18 +252,15 @@ def test_a_folder_ends_when_one_of_its_pictures_hangs_and_nothing_of_it_leaves()
 
 
 def test_threads_of_the_cpu_backend_do_not_touch_one_anothers_pictures() -> None:
-    """Pictures of many sizes, several at once: pixel for pixel what each gives alone."""
+    """Pictures of two sizes, several at once: pixel for pixel what each gives alone."""
     random = np.random.default_rng(0)
-    images = [
-        np.kron(random.integers(0, 256, (h, w, 3)), np.ones((8, 8, 1))).astype(np.uint8)
-        for h, w in random.integers(6, 30, (24, 2))
-    ]
+    sizes = [(30, 40), (30, 40), (30, 40), (40, 30)] * 6
+    images = [np.kron(random.integers(0, 256, (*size, 3)), np.ones((8, 8, 1))).astype(np.uint8) for size in sizes]
     backend = CpuBackend(load_bundle())
     backend.at_once = 4
     anonymizer = Anonymizer(backend=backend, threshold=0.01)
     expected = [anonymizer(image).image for image in images]
-    with guarded(anonymizer, PICTURES) as stage:
-        assert isinstance(stage, SideBySide)
+    with SideBySide(anonymizer, PICTURES) as stage:
         out = all_of(stage, [Frame(image.copy(), index) for index, image in enumerate(images)])
     assert any(len(outcome.covered) for outcome in out if isinstance(outcome, RedactedFrame))
     for outcome, image in zip(out, expected, strict=True):

@@ -79,7 +79,7 @@ class FaceSamples(DrawnSamples):
         pieces = list(self._fill(canvas, (0, 0, spec.size, spec.size), random, index))
         faces = np.concatenate([boxes for boxes, _ in pieces])
         ignored = np.concatenate([ignore for _, ignore in pieces])
-        if random.random() < spec.paste:
+        if spec.paste and random.random() < spec.paste:
             record, image = self._draw(random, index)
             pasted = self._paster.paste(canvas, faces, image, record.boxes[~record.ignored], random)
             faces, ignored = np.concatenate([faces, pasted]), np.concatenate([ignored, _size(pasted) < spec.smallest])
