@@ -45,11 +45,25 @@ def in_darkness(image: Image, boxes: Boxes, random: np.random.Generator) -> tupl
 
 
 def masked(image: Image, boxes: Boxes, random: np.random.Generator) -> tuple[Image, Boxes]:
-    """A light blue mask on each face that counts."""
+    """A light blue mask on each face that counts. Training with ``--augmentation hard`` shows masks drawn just so."""
     image = image.copy()
-    for box in boxes[np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)) >= SMALLEST]:
+    for box in that_count(boxes):
         put_on_mask(image, tuple(box), (230, 190, 130))
     return image, boxes
+
+
+def behind_collars(image: Image, boxes: Boxes, random: np.random.Generator) -> tuple[Image, Boxes]:
+    """What lies below each face that counts, drawn over its lower half. Training shows nothing of the kind."""
+    dressed = image.copy()
+    for x0, y0, x1, y1 in np.round(that_count(boxes)).astype(int).clip(0):
+        cloth = image[y1 : y1 + (y1 - y0) // 2, x0:x1]
+        dressed[y1 - len(cloth) : y1, x0:x1] = cloth
+    return dressed, boxes
+
+
+def that_count(boxes: Boxes) -> Boxes:
+    """Those that are large enough to be measured."""
+    return boxes[np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)) >= SMALLEST]
 
 
 CONDITIONS: dict[str, Condition] = {
@@ -59,6 +73,7 @@ CONDITIONS: dict[str, Condition] = {
     "JPEG quality 20": lambda image, boxes, random: (compress(image, 20), boxes),
     "turned by 90 degrees": lambda image, boxes, random: turn(image, boxes, 1),
     "masks": masked,
+    "behind high collars": behind_collars,
 }
 
 
@@ -67,7 +82,7 @@ def main() -> int:
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", action="append", help="name or bundle; all built-in ones if not given")
     parser.add_argument(
-        "--conditions", action="store_true", help="also in darkness, motion, compressed, turned, masked"
+        "--conditions", action="store_true", help="also in darkness, motion, compressed, turned, masked, collared"
     )
     parser.add_argument("--every", type=int, default=1, help="take every n-th picture only")
     parser.add_argument(
