@@ -31,7 +31,7 @@ LARGEST_FACE = 256.0
 """Larger ones, of which training shows none, are left to the second look: their smaller side in pixels of the first.
 What the first says there is mostly false, and covers much."""
 
-SURE_ABOVE, SURER_AT_MOST = 48.0, 3.0
+SURE_ABOVE, SURER_AT_MOST = 48.0, 5.0
 """Larger faces, in pixels (square root of area), must be surer: the odds that the network gives are divided by how
 many times larger they are. A false alarm costs its area and a missed face the same at any size, so one threshold for
 all would spend most of the area on large false alarms and miss small faces for it. There is a limit to it, since close
