@@ -28,7 +28,7 @@ from .residue import is_hidden
 ENLARGED = 2
 """Long side of the detector's input, as a multiple of the model's own."""
 
-SURER = 3.4
+SURER = 4.6
 """How much higher the odds of a face must be here than at the model's own threshold. Enlarged, all scores rise: of
 small faces this finds many that the first look has missed, and less finds mostly noise; see
 ``benchmarks/self_check.py``."""

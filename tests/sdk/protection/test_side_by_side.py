@@ -258,7 +258,7 @@ def test_threads_of_the_cpu_backend_do_not_touch_one_anothers_pictures() -> None
     images = [np.kron(random.integers(0, 256, (*size, 3)), np.ones((8, 8, 1))).astype(np.uint8) for size in sizes]
     backend = CpuBackend(load_bundle())
     backend.at_once = 4
-    anonymizer = Anonymizer(backend=backend, threshold=0.01)
+    anonymizer = Anonymizer(backend=backend, threshold=0.001)
     expected = [anonymizer(image).image for image in images]
     with SideBySide(anonymizer, PICTURES) as stage:
         out = all_of(stage, [Frame(image.copy(), index) for index, image in enumerate(images)])
