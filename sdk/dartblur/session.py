@@ -152,10 +152,8 @@ class Session:
             DartBlurError: as of `stream.run`.
         """
         told = Observers(self._observers)
-        stage = guarded(
-            self._anonymizer, self._protection, self._choice.model, told.on_event, moving=self.source.info.moving
-        )
-        with stage as guard:
+        moving = self.source.info.moving
+        with guarded(self._anonymizer, self._protection, self._choice.model, told.on_event, moving=moving) as guard:
             return run(
                 self.source,
                 guard,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated
 
@@ -84,8 +85,9 @@ def main() -> None:
     except SystemExit as ended:
         if any(thread.name in _IN_NETWORKS for thread in threading.enumerate()):
             # It was left behind, since it hangs or is slow, and would abort the interpreter's end.
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with suppress(OSError):  # whoever reads it may have gone
+                sys.stdout.flush()
+                sys.stderr.flush()
             os._exit(ended.code if isinstance(ended.code, int) else int(ended.code is not None))
         raise
 

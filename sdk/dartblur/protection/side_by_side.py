@@ -25,7 +25,8 @@ class SideBySide:
     """Guards that each take the next picture, in threads of their own; results come in the order of the pictures.
 
     A picture on each core uses the cores better than a network that is spread over all of them. One that takes longer
-    than it may takes those beside it along: all of them are covered. A context manager, whose end ends the threads.
+    than it may takes those beside it along: all of them are covered. A context manager, whose end ends the threads
+    (those of a `ThreadPoolExecutor` that hang would keep the process from ending).
 
     Args:
         anonymizer: finds and overwrites; `Anonymizer.at_once` pictures at a time.

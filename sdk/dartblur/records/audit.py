@@ -10,9 +10,9 @@ One JSON object a line. The first is the header (``schema``); the others are fra
     {"event": "reconnecting", "message": "...", "of": "", "wall": "..."}
 
 Boxes are xyxy in pixels of the upright picture; ``covered`` has them as they were overwritten, in this order, with all
-the digits that it takes to overwrite the same pixels again: `replay` does. An id is that of a track, 0 for none; in
-pictures they begin anew in each. The frame of a folder has ``source``, its file. A frame with a ``fault`` shows one
-colour, or with ``repeat`` the picture before it.
+the digits that it takes to overwrite the same pixels again: `replay` does. An id is that of a track, 0 for none; of
+pictures that aren't tracked they begin anew in each. The frame of a folder has ``source``, its file. A frame with a
+``fault`` shows one colour, or with ``repeat`` the picture before it.
 """
 
 from __future__ import annotations
