@@ -54,6 +54,31 @@ def parts_of_faces(
     return whole, part_of
 
 
+def faces_of_parts(
+    boxes: NDArray[np.float32], expected: Array, part_of: Numbers, parts: Numbers, old: Numbers, new: Numbers
+) -> tuple[Numbers, NDArray[np.bool_]]:
+    """Of detections that are parts and go on no track: the face that each belongs to, also through other parts,
+    numbered as by `parts_of_faces`, and whether it lies in that face where this is now.
+
+    A track may go on in a detection that leaves out a part of where it was expected. What was found there is no part of
+    it then, and would be held by nothing.
+
+    Args:
+        boxes, expected: detections, and where tracks were expected.
+        part_of: see `parts_of_faces`.
+        parts: numbers of the parts.
+        old, new: see `associate`.
+    """
+    owners, between = part_of[parts], np.isin(part_of[parts], parts)
+    while between.any():
+        owners[between] = part_of[owners[between]]
+        between = np.isin(owners, parts)
+    places = np.concatenate([boxes.astype(float), expected])
+    places[len(boxes) + old] = boxes[new]
+    ours = boxes[parts].astype(float)
+    return owners, _common(ours, places[owners]) >= _INSIDE * _area(ours)
+
+
 def associate(
     expected: Array,
     boxes: NDArray[np.float32],

@@ -19,7 +19,19 @@ from numpy.typing import NDArray
 from ..coverage import Coverage, Reason
 from ..detections import Detections
 from ..errors import InputError
-from .association import OVERLAP, SAME, Array, Numbers, associate, hidden, pairs, parts_of_faces, sizes_of, states_of
+from .association import (
+    OVERLAP,
+    SAME,
+    Array,
+    Numbers,
+    associate,
+    faces_of_parts,
+    hidden,
+    pairs,
+    parts_of_faces,
+    sizes_of,
+    states_of,
+)
 
 SHORTEST_CHECK = 1.0
 """Seconds for which a face of the self-check is covered at least."""
@@ -140,6 +152,8 @@ class Tracker:
         expected = _boxes(_moved(tracks, now))
         whole, part_of = parts_of_faces(found.boxes, sure, expected, _fresh(tracks, now))
         old, new = associate(expected, found.boxes, sure, whole, tracks["trust"] >= 1)
+        parts = np.setdiff1d(np.flatnonzero(sure & ~whole), new)
+        owners, within = faces_of_parts(found.boxes, expected, part_of, parts, old, new)
         alone = _others(len(tracks), old)
         # What was found at a distance may be another face: this one may still be where it was expected. Weak detections
         # lie beside the face often enough.
@@ -149,39 +163,23 @@ class Tracker:
 
         stayed = tracks[doubtful]
         stayed["id"] = self._new_ids(len(doubtful))
-        stayed["until"] = np.minimum(stayed["until"], now + _DOUBTFUL * self.hold)
+        stayed["until"] = np.minimum(stayed["until"], now + self._held_for(_DOUBTFUL))
         beyond = (found.scores.astype(float) - self.threshold) / (1 - self.threshold)
         certainty = (beyond / _CERTAIN_SCORE).clip(_LEAST_TRUST, 1)
         continued = _corrected(tracks[old], found.boxes[new], sure[new], now)
         trust = np.maximum(continued["trust"] + 1 / _CERTAIN_TIMES, certainty[new]).clip(max=1)
         continued["trust"] = np.where(sure[new], trust, continued["trust"])
-        continued["until"] = np.maximum(continued["until"], now + self.hold * continued["trust"])
-        first = np.setdiff1d(np.flatnonzero(sure & whole), new)
-        started = self._start(found.boxes[first], now, now + self.hold * certainty[first], certainty[first])
+        continued["until"] = np.maximum(continued["until"], now + self._held_for(continued["trust"]))
+        first = np.concatenate([np.setdiff1d(np.flatnonzero(sure & whole), new), parts[~within]])
+        started = self._start(found.boxes[first], now, now + self._held_for(certainty[first]), certainty[first])
         left = np.concatenate([tracks[alone], stayed])
         self._tracks = np.concatenate([continued, left[_live(left, now)], started])
 
         ids = np.zeros(len(found), np.int64)
         ids[new], ids[first] = continued["id"], started["id"]
-        ids = self._with_parts(ids, whole, part_of, sure, tracks)
+        ids[parts[within]] = np.concatenate([ids, tracks["id"]])[owners[within]]
         counts = ids > 0
         return Detections(found.boxes[counts], found.scores[counts], ids[counts]), held
-
-    def _with_parts(
-        self,
-        ids: NDArray[np.int64],
-        whole: NDArray[np.bool_],
-        part_of: Numbers,
-        sure: NDArray[np.bool_],
-        tracks: Tracks,
-    ) -> NDArray[np.int64]:
-        """The ids, with those of parts: that of the face that each is a part of."""
-        for part in np.flatnonzero(sure & ~whole & (ids == 0)):
-            owner = part_of[part]
-            while owner < len(ids) and not ids[owner]:
-                owner = part_of[owner]
-            ids[part] = ids[owner] if owner < len(ids) else tracks["id"][owner - len(ids)]
-        return ids
 
     def suspect(self, boxes: NDArray[np.float32], time: float) -> None:
         """Takes faces that the self-check has found uncovered: they are covered from now on, for at least a second.
@@ -204,6 +202,11 @@ class Tracker:
         """Forgets all faces: the frames have another size, or the source was connected again. No id is used again."""
         self._tracks = self._tracks[:0]
         self._forgotten, self._time = self._last_id, None
+
+    def _held_for(self, share: float | Array) -> Array:
+        """Seconds of this share of the hold; any that reaches the next frame at all still does."""
+        seconds: Array = np.maximum(self.hold * share, min(self.hold, _SHORTEST_STEP))
+        return seconds
 
     def _held(self, tracks: Tracks, now: float, predicted: Coverage) -> Coverage:
         """The held boxes of those of the tracks that live: as predicted, unless the face has been found since the

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dartblur.coverage import Coverage
@@ -156,6 +156,25 @@ def test_a_part_of_a_face_tells_no_speed() -> None:
         assert inside(FACE, held.boxes), "the whole is held, too"
     sides = held.boxes[:, 2:] - held.boxes[:, :2]
     assert sides.max() < 50 * 4
+
+
+def test_a_face_where_a_larger_one_has_just_been_is_no_part_of_that() -> None:
+    tracker, large, small = Tracker(threshold=0.5), (0, 0, 100, 200), (10, 0, 40, 40)
+    for number in range(5):
+        step(tracker, faces(large), number * STEP)
+    found, _ = step(tracker, faces((0, 70, 100, 270), small), 5 * STEP)
+    assert found.ids is not None
+    assert found.ids.tolist() == [1, 2]
+    _, held = step(tracker, Detections.empty(), 6 * STEP)
+    assert inside(small, held.boxes[held.ids == 2])
+
+
+def test_a_part_of_a_face_that_stays_is_no_other_face() -> None:
+    tracker = Tracker(threshold=0.5)
+    for number in range(5):
+        found, _ = step(tracker, faces(FACE, (105, 85, 125, 105), (107, 87, 117, 97)), number * STEP)
+        assert found.ids is not None
+        assert found.ids.tolist() == [1, 1, 1]
 
 
 def test_a_small_face_that_trembles_by_a_pixel_is_not_held_as_one_that_runs() -> None:
@@ -416,6 +435,10 @@ boxes = st.tuples(
 frames = st.lists(st.tuples(st.lists(boxes, max_size=6), st.floats(-10, 10)), min_size=1, max_size=12)
 
 
+# A part of where a face was expected, which this leaves out as it goes on.
+@example([([(0, 0, 1, 1, 1.0), (0, 0, 3, 5, 1.0)], 0.0), ([(0, 0, 1, 1, 1.0), (0, 2, 3, 4, 1.0)], 0.0)], 1.0, False)
+# A faint face, of whose hold a quarter is shorter than a frame.
+@example([([(0, 0, 1, 1, 0.5)], 0.0)], 0.00390625, False)
 @settings(max_examples=200, deadline=None)
 @given(frames, st.floats(0, 3), st.booleans())
 def test_any_input_leaves_every_face_covered_that_was_covered(
