@@ -187,8 +187,9 @@ class StreamRunner:
 
     def _say(self, kind: Kind, what: str) -> None:
         event = Event(kind, shown(what), "stream")
-        self.metrics.on_event(event)
+        # First, so that whoever sees the state in the metrics finds the reason in the log.
         self._tell(event)
+        self.metrics.on_event(event)
 
 
 def _told(error: Exception) -> str:
