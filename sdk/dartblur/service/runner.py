@@ -142,9 +142,9 @@ class StreamRunner:
                 logger.warning("at its end: %s", shown(error), extra=self._named)
             elif self._is_final(error):
                 self.error = error
-                self._enter("refused")
                 if self.decided.is_set() or not self._strict:  # otherwise the service ends by it, and says why
                     self._say("stalled", f"the stream can't be as it is described: {_told(error)}: mend it and reload")
+                self._enter("refused")
             else:
                 self._fail(error)
 
@@ -174,8 +174,6 @@ class StreamRunner:
         return not (scheme_of(source) in _CAMERAS or is_camera_number(source))
 
     def _fail(self, error: Exception) -> None:
-        self._enter("waiting")
-        self.decided.set()
         longest = min(_LONGEST_S, _SHORTEST_S * 2 ** min(self._failures, 16))
         self._failures += 1
         # By chance, so that many streams don't come back to one server at the same moment.
@@ -183,11 +181,13 @@ class StreamRunner:
         if not isinstance(error, DartBlurError):
             logger.error("%s", shown(_told(error)), exc_info=error, extra=self._named)
         self._say("reconnecting", f"the stream has failed: {_told(error)}: trying again in {delay:.1f} s")
+        self._enter("waiting")
+        self.decided.set()
         self._stop.wait(delay)
 
     def _say(self, kind: Kind, what: str) -> None:
         event = Event(kind, shown(what), "stream")
-        # First, so that whoever sees the state in the metrics finds the reason in the log.
+        # Log, metrics, phase: whoever sees one of them finds the reason in those before it.
         self._tell(event)
         self.metrics.on_event(event)
 

@@ -71,10 +71,10 @@ def _look_after(path: Path, supervisor: Supervisor) -> None:
             logger.info("told to end by %s", signal.Signals(received.si_signo).name)
             return
         if not ready:
+            ready = supervisor.ready  # before the look: a stream that is refused between the two isn't passed over
             supervisor.check()
-            if not supervisor.ready:
+            if not ready:
                 continue
-            ready = True
             notify("READY=1")
             logger.info("ready: %s", supervisor.status())
         if received is not None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ class Config:
         return self._write(f"""
             page: http://127.0.0.1:{self.page}
             metrics: 127.0.0.1:{self.metrics}
-            defaults: {{realtime: true, loop: true, self_check: 0}}
+            defaults: {{realtime: true, loop: true, self_check: 0, timeout: 20}}
             {more}
             streams:
               front: {{source: {self._clip}, sinks: [page, front-%H%M%S.mp4], audit: front.jsonl}}
@@ -141,13 +143,15 @@ def test_the_service_manager_is_told(serve: Serve, config: Config, tmp_path: Pat
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(60)
-        service = serve(config.path, NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="400000")
+        service = serve(config.path, NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="1000000")
         assert manager.recv(1000) == b"READY=1"
         times = []
-        for _ in range(6):
+        for _ in range(8):
             assert manager.recv(1000).startswith(b"WATCHDOG=1\nSTATUS=front: ")
             times.append(time.monotonic())
-        assert max(later - earlier for earlier, later in zip(times, times[1:])) < 0.4  # noqa: B905, RUF007
+        pauses = [later - earlier for earlier, later in pairwise(times)]
+        assert max(pauses) < 1
+        assert statistics.median(pauses) < 0.4, "some may be missed"
         service.signal(signal.SIGTERM)
         told = b""
         while told != b"STOPPING=1":
@@ -168,7 +172,7 @@ def test_it_can_be_told_to_end_and_to_reload_while_a_camera_does_not_answer(
         assert service.process.poll() is None
         assert "ready: " not in service.told
         service.signal(signal.SIGTERM)
-        assert service.ended(3)[0] == 0
+        assert service.ended(6)[0] == 0  # the camera would be waited for for ten
     assert all(map(is_hidden, frames_of(recordings(tmp_path, "there-*.mp4")[0])))
     assert "sesame" not in service.told
 
@@ -178,6 +182,7 @@ def test_logs_are_json_where_that_is_wanted(serve: Serve, config: Config) -> Non
     config.write(more="log: {format: json, level: info}")
     service = serve(config.path)
     config.run_until(3)
+    until(lambda: "ready: " in service.told)
     service.signal(signal.SIGTERM)
     assert service.ended()[0] == 0
     lines = [json.loads(line) for line in service.told.splitlines()]
