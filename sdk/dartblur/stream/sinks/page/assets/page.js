@@ -5,6 +5,7 @@ import { playMjpeg, playWebrtc } from "./picture.js";
 const ASK_MS = 400;
 const FROZEN_MS = 3000;
 const AGAIN_MS = 1000;
+const START_MS = 6000;
 
 const $ = (id) => document.getElementById(id);
 
@@ -150,8 +151,13 @@ async function play() {
   for (;;) {
     while (status === null || trouble || ["ended", "failed"].includes(status.state)) await pause(ASK_MS);
     const stop = new AbortController();
-    const guard = setInterval(() => ["frozen", "ended", "failed"].includes(stateNow()) && stop.abort(), AGAIN_MS);
-    shownAt = performance.now();
+    const began = performance.now();
+    const guard = setInterval(() => {
+      // A way may take longer to begin than to freeze.
+      const over = performance.now() - began > START_MS ? ["frozen", "ended", "failed"] : ["ended", "failed"];
+      if (over.includes(stateNow())) stop.abort();
+    }, AGAIN_MS);
+    shownAt = began;
     const before = shown;
     const byWebrtc = webrtc && status.webrtc;
     $("video").hidden = !byWebrtc;
@@ -176,8 +182,8 @@ function pause(ms) {
 
 async function askForEver() {
   for (;;) {
-    await ask();
-    await pause(ASK_MS);
+    // The pause runs beside the question, so that the short farewell of a stream isn't missed.
+    await Promise.all([ask(), pause(ASK_MS)]);
   }
 }
 
