@@ -49,7 +49,7 @@ class Size:
     def __init__(self, quick: bool, rounds: int | None) -> None:
         self.quick = quick
         self.rounds = rounds or (2 if quick else 20)
-        self.camera_s, self.seconds = (0.6, 1.5) if quick else (10.0, 30.0)
+        self.camera_s, self.seconds = (1.2, 1.5) if quick else (10.0, 30.0)
         self.pause_s, self.kill_after_s = (0.2, 1.4) if quick else (0.6, 3.2)
 
     def camera(self) -> Camera:

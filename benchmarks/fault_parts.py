@@ -81,7 +81,7 @@ class Detector:
     Args:
         wrong: what happens then.
         share: of the frames.
-        seconds: for so long; then all is well again.
+        seconds: for so long from the first frame; then all is well again.
 
     Attributes:
         faults: when each fault ended.
@@ -89,7 +89,7 @@ class Detector:
 
     def __init__(self, wrong: Callable[[], None], share: float, seconds: float) -> None:
         self._wrong, self._share = wrong, share
-        self._until = time.monotonic() + seconds
+        self._seconds, self._until = seconds, 0.0
         self._random = np.random.default_rng(0)
         self._calls = 0
         self.faults: list[float] = []
@@ -97,6 +97,8 @@ class Detector:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """As `FakeBackend` wants it."""
         self._calls += 1
+        if self._calls == 1:
+            self._until = time.monotonic() + self._seconds
         # A few frames are anonymized first, so that there is a face to hold and a picture to repeat.
         if self._calls > 5 and self._random.random() < self._share and time.monotonic() < self._until:
             try:

@@ -15,6 +15,11 @@ from collections.abc import Callable
 from functools import cache
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("dartblur", deadline=None)
+settings.load_profile("dartblur")
 
 # Where the tests are started in the background, Ctrl-C is switched off, and what it does couldn't be tested.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -294,7 +294,7 @@ def test_what_a_kill_leaves_goes_with_the_next_run(start, call, clip, tmp_path):
     killed.communicate(timeout=10)
     left = pending()
     assert len(left) == 2
-    going_on = start("run", clip, target, wait=0.2)
+    going_on = start("run", clip, target, wait=1)  # longer than the next one
     until(lambda: pending() - left)
     mine = pending() - left
     assert len(mine) == 1

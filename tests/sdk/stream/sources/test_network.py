@@ -30,10 +30,10 @@ def no_secret_is_printed(capfd, caplog):
     assert not any(secret in printed for secret in SECRETS), printed
 
 
-def read(source, enough, seconds=30.0):
-    """Frames until `enough(frames, events)`, and the events meanwhile."""
+def read(source, enough, seconds=30.0, also=lambda event: None):
+    """Frames until `enough(frames, events)`, and the events meanwhile, of each of which `also` is told."""
     events, frames = [], []
-    source.observe = events.append
+    source.observe = lambda event: (events.append(event), also(event))
     timer = threading.Timer(seconds, source.stop)
     timer.start()
     with source:
@@ -182,10 +182,7 @@ def test_a_frozen_rtsp_server_is_noticed_and_found_again(rtsp_server):
         return kinds(events).count("connected") == 2
 
     source = open_network(server.url(), stall=1.0)
-    noticed = threading.Thread(target=lambda: (time.sleep(2.5), server.thaw()))
-    noticed.start()
-    _, events = read(source, enough)
-    noticed.join()
+    _, events = read(source, enough, also=lambda event: event.kind == "stalled" and server.thaw())
     assert kinds(events)[:3] == ["connected", "stalled", "reconnecting"]
 
 

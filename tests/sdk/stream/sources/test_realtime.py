@@ -20,10 +20,10 @@ from dartblur.stream.sources.realtime import Paced
 def test_frames_come_at_their_times(tools, tmp_path):
     pts = [0, 9000, 18000, 54000]  # 0, 0.1, 0.2, 0.6 s
     path = tools.make_clip(tmp_path / "in.mp4", pts=pts)
-    began = time.monotonic()
     with Paced(open_source(path)) as source:
         assert source.info.live
         assert source.files == [path]
+        began = time.monotonic()
         frames = list(source)
     assert [frame.time for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.6])
     for frame in frames:

@@ -107,13 +107,13 @@ def test_a_camera_that_always_hangs_does_not_fill_the_process_with_threads(monke
     opened = []
 
     def open_stuck():
-        opened.append(Camera(1, frames=1, end=hang))
+        opened.append(Camera(1, frames=1, end=hang, interval=0))
         return opened[-1]
 
-    source = Reconnecting(open_stuck, stall=0.05)
+    source = Reconnecting(open_stuck, stall=0.3)
     events = []
     source.observe = events.append
-    timer = threading.Timer(0.8, source.stop)
+    timer = threading.Timer(2.5, source.stop)
     timer.start()
     for _ in source:
         pass
