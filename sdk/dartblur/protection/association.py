@@ -61,7 +61,7 @@ def faces_of_parts(
     numbered as by `parts_of_faces`, and whether it lies in that face where this is now.
 
     A track may go on in a detection that leaves out a part of where it was expected. What was found there is no part of
-    it then, and would be held by nothing.
+    it then, and would be held by nothing: it is a face, and what lies in it a part of this one.
 
     Args:
         boxes, expected: detections, and where tracks were expected.
@@ -69,14 +69,16 @@ def faces_of_parts(
         parts: numbers of the parts.
         old, new: see `associate`.
     """
-    owners, between = part_of[parts], np.isin(part_of[parts], parts)
-    while between.any():
-        owners[between] = part_of[owners[between]]
-        between = np.isin(owners, parts)
     places = np.concatenate([boxes.astype(float), expected])
     places[len(boxes) + old] = boxes[new]
-    ours = boxes[parts].astype(float)
-    return owners, _common(ours, places[owners]) >= _INSIDE * _area(ours)
+    areas = _area(places)
+    owners, within = part_of.copy(), np.zeros(len(places), bool)
+    # What a part is a part of is larger, and known before it.
+    for part in parts[np.argsort(-areas[parts], kind="stable")]:
+        if within[owners[part]]:
+            owners[part] = owners[owners[part]]
+        within[part] = _common(places[part], places[owners[part]]) >= _INSIDE * areas[part]
+    return owners[parts], within[parts]
 
 
 def associate(

@@ -94,6 +94,8 @@ _DOUBTFUL = 0.5
 # Time.
 _SHORTEST_STEP, _LONGEST_STEP = 1e-3, 1.0
 """Seconds from frame to frame; any other step is a fault of the clock."""
+_LATE = 1.5
+"""How many steps it may take to the next frame: cameras aren't exact."""
 _INSTANT = 1e-6
 
 
@@ -124,6 +126,7 @@ class Tracker:
         self._now = 0.0  # on a clock that only goes forward
         self._time: float | None = None  # what the source called that moment
         self._step = _LONGEST_STEP  # the last one that can be true
+        self._next = _SHORTEST_STEP  # until the next frame, at most; of the first one nothing is known
 
     def predict(self, time: float) -> Coverage:
         """The held boxes of all faces at a time, before the detector has looked. Changes nothing.
@@ -166,13 +169,21 @@ class Tracker:
         stayed["until"] = np.minimum(stayed["until"], now + self._held_for(_DOUBTFUL))
         beyond = (found.scores.astype(float) - self.threshold) / (1 - self.threshold)
         certainty = (beyond / _CERTAIN_SCORE).clip(_LEAST_TRUST, 1)
+        # A face is as certain as the surest of its parts: by itself, that would be held for so long.
+        certainty = np.concatenate([certainty, np.zeros(len(tracks))])
+        np.maximum.at(certainty, owners[within], certainty[parts[within]])
+        certainty, by_parts = np.split(certainty, [len(found)])
         continued = _corrected(tracks[old], found.boxes[new], sure[new], now)
-        trust = np.maximum(continued["trust"] + 1 / _CERTAIN_TIMES, certainty[new]).clip(max=1)
+        trust = np.maximum(continued["trust"] + 1 / _CERTAIN_TIMES, certainty[new])
+        trust = np.maximum(trust, by_parts[old]).clip(max=1)
         continued["trust"] = np.where(sure[new], trust, continued["trust"])
         continued["until"] = np.maximum(continued["until"], now + self._held_for(continued["trust"]))
         first = np.concatenate([np.setdiff1d(np.flatnonzero(sure & whole), new), parts[~within]])
         started = self._start(found.boxes[first], now, now + self._held_for(certainty[first]), certainty[first])
-        left = np.concatenate([tracks[alone], stayed])
+        only_parts = tracks[alone]
+        until = np.where(by_parts[alone] > 0, now + self._held_for(by_parts[alone]), -np.inf)
+        only_parts["until"] = np.maximum(only_parts["until"], until)
+        left = np.concatenate([only_parts, stayed])
         self._tracks = np.concatenate([continued, left[_live(left, now)], started])
 
         ids = np.zeros(len(found), np.int64)
@@ -204,8 +215,8 @@ class Tracker:
         self._forgotten, self._time = self._last_id, None
 
     def _held_for(self, share: float | Array) -> Array:
-        """Seconds of this share of the hold; any that reaches the next frame at all still does."""
-        seconds: Array = np.maximum(self.hold * share, min(self.hold, _SHORTEST_STEP))
+        """Seconds of this share of the hold, but as far as the next frame where the hold reaches it."""
+        seconds: Array = np.maximum(self.hold * share, min(self.hold, self._next))
         return seconds
 
     def _held(self, tracks: Tracks, now: float, predicted: Coverage) -> Coverage:
@@ -233,6 +244,7 @@ class Tracker:
         now = self._clock(time)
         if now > self._now:
             self._step = now - self._now
+            self._next = _LATE * self._step
         self._now, self._time = now, time
         return now
 

@@ -169,6 +169,40 @@ def test_a_face_where_a_larger_one_has_just_been_is_no_part_of_that() -> None:
     assert inside(small, held.boxes[held.ids == 2])
 
 
+def test_what_lies_in_a_face_that_was_told_apart_is_a_part_of_it() -> None:
+    tracker, large, small, eye = Tracker(threshold=0.5), (0, 0, 100, 200), (10, 0, 40, 40), (15, 10, 25, 20)
+    for number in range(5):
+        step(tracker, faces(large), number * STEP)
+    found, _ = step(tracker, faces((0, 70, 100, 270), small, eye), 5 * STEP)
+    assert found.ids is not None
+    assert found.ids.tolist() == [1, 2, 2]
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_certain_face_in_a_faint_larger_one_is_held_as_long_as_by_itself(together: bool, known: bool) -> None:
+    """Whether the larger one is found with it, only before it, or both."""
+    tracker, faint, certain = Tracker(threshold=0.5), (0, 0, 100, 100), (20, 20, 60, 70)
+    if known or not together:
+        step(tracker, faces(faint, score=0.51), 0.0)
+    boxes = np.array([certain, faint] if together else [certain], np.float32)
+    step(tracker, Detections(boxes, np.array([1.0, 0.51], np.float32)[: len(boxes)]), STEP)
+    for number in range(2, 25):
+        _, held = step(tracker, Detections.empty(), number * STEP)
+        assert inside(certain, held.boxes), number
+
+
+@pytest.mark.parametrize("fps", [1.5, 25, 25.4])
+def test_a_hold_that_reaches_the_next_frame_does_so_for_a_faint_face(fps: float) -> None:
+    for hold in (1.2 / fps, 1.0):
+        tracker = Tracker(threshold=0.5, hold=hold)
+        step(tracker, Detections.empty(), 0.0)
+        step(tracker, Detections.empty(), 1 / fps)
+        step(tracker, faces(FACE, score=0.51), 2 / fps)
+        _, held = step(tracker, Detections.empty(), 3.1 / fps)
+        assert inside(FACE, held.boxes)
+
+
 def test_a_part_of_a_face_that_stays_is_no_other_face() -> None:
     tracker = Tracker(threshold=0.5)
     for number in range(5):
