@@ -48,13 +48,19 @@ def main() -> int:
             parser.error(f"--deface: expected a command, got {args.deface}: --help tells how to install it")
         figures = measure(args.data, args.learned, args.deface, args.runs)
         (folder / f"{version}.json").write_text(json.dumps(figures, indent=1) + "\n")
-    versions = {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
+    versions = all_versions(folder)
     file = DOCS / "benchmarks.md"
     text = file.read_text()
     for name, rows in tables(versions, version).items():
         text = replaced(text, name, rows)
     file.write_text(text)
     return 0
+
+
+def all_versions(folder: Path) -> dict[str, Figures]:
+    """What was measured, by version, such as 7, 7a, 10."""
+    files = sorted(folder.glob("*.json"), key=lambda file: (int(file.stem.rstrip("abc")), file.stem))
+    return {file.stem: json.loads(file.read_text()) for file in files}
 
 
 def replaced(text: str, name: str, rows: list[list[Any]]) -> str:

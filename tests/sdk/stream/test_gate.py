@@ -150,11 +150,12 @@ def test_drop_leaves_the_frame_out():
     assert [frame.index for frame in shelf.frames] == [index for index in range(30) if index != 3]
 
 
-def test_stop_ends_the_stream():
+@pytest.mark.parametrize(("live", "frame"), [(False, "3"), (True, r"\d+")])
+def test_stop_ends_the_stream(live, frame):
     with pytest.raises(
-        FailClosedError, match=r"camera: frame 3: anonymization failed .*: stopped, nothing was written"
+        FailClosedError, match=rf"camera: frame {frame}: anonymization failed .*: stopped, nothing was written"
     ):
-        go(Camera(live=False), anonymizer(fails(3)), on_fault="stop")
+        go(Camera(live=live), anonymizer(fails(3)), on_fault="stop")
 
 
 def test_while_the_detector_hangs_frames_are_covered_whole_in_real_time():

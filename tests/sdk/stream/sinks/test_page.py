@@ -183,13 +183,14 @@ class TestPictures:
             place = urlsplit(sink.url)
             with socket.create_connection((place.hostname, place.port)) as lazy:
                 lazy.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
-                taken = 0.0
+                times = []
                 for _ in range(40):
                     began = time.monotonic()
                     sink.write(big)
-                    taken += time.monotonic() - began
+                    times.append(time.monotonic() - began)
                     assert next_jpeg(reader) is not None
-                assert taken < 40 * 0.05
+                assert sorted(times)[36] < 0.05, "but for what a busy machine does"
+                assert sum(times) < 2
 
     def test_clear_frames_are_refused(self):
         with PageSink(HERE) as sink:

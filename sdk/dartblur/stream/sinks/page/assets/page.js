@@ -153,7 +153,7 @@ async function play() {
     const stop = new AbortController();
     const began = performance.now();
     const guard = setInterval(() => {
-      // A way may take longer to begin than to freeze.
+      // A transport may take longer to begin than to freeze.
       const over = performance.now() - began > START_MS ? ["frozen", "ended", "failed"] : ["ended", "failed"];
       if (over.includes(stateNow())) stop.abort();
     }, AGAIN_MS);
