@@ -167,12 +167,7 @@ class Tracker:
         stayed = tracks[doubtful]
         stayed["id"] = self._new_ids(len(doubtful))
         stayed["until"] = np.minimum(stayed["until"], now + self._held_for(_DOUBTFUL))
-        beyond = (found.scores.astype(float) - self.threshold) / (1 - self.threshold)
-        certainty = (beyond / _CERTAIN_SCORE).clip(_LEAST_TRUST, 1)
-        # A face is as certain as the surest of its parts: by itself, that would be held for so long.
-        certainty = np.concatenate([certainty, np.zeros(len(tracks))])
-        np.maximum.at(certainty, owners[within], certainty[parts[within]])
-        certainty, by_parts = np.split(certainty, [len(found)])
+        certainty, by_parts = self._certainty(found.scores, len(tracks), parts[within], owners[within])
         continued = _corrected(tracks[old], found.boxes[new], sure[new], now)
         trust = np.maximum(continued["trust"] + 1 / _CERTAIN_TIMES, certainty[new])
         trust = np.maximum(trust, by_parts[old]).clip(max=1)
@@ -191,6 +186,17 @@ class Tracker:
         ids[parts[within]] = np.concatenate([ids, tracks["id"]])[owners[within]]
         counts = ids > 0
         return Detections(found.boxes[counts], found.scores[counts], ids[counts]), held
+
+    def _certainty(
+        self, scores: NDArray[np.float32], tracks: int, parts: Numbers, owners: Numbers
+    ) -> tuple[Array, Array]:
+        """How certain each detection is, and, by its parts alone, each of so many tracks, 0..1. A face is as certain as
+        the surest of its parts: by itself, that would be held for so long.
+        """
+        beyond = (scores.astype(float) - self.threshold) / (1 - self.threshold)
+        certainty = np.concatenate([(beyond / _CERTAIN_SCORE).clip(_LEAST_TRUST, 1), np.zeros(tracks)])
+        np.maximum.at(certainty, owners, certainty[parts])
+        return certainty[: len(scores)], certainty[len(scores) :]
 
     def suspect(self, boxes: NDArray[np.float32], time: float) -> None:
         """Takes faces that the self-check has found uncovered: they are covered from now on, for at least a second.
