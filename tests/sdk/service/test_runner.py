@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -133,7 +134,9 @@ def test_the_pauses_grow_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> Non
     with running(lambda: Stub(fail)):
         until(lambda: len(times) >= 6)
     assert longest[:5] == [0.02, 0.04, 0.08, 0.08, 0.08]
-    assert all(later - earlier >= pause for (earlier, later), pause in zip(pairwise(times), longest, strict=False))
+    longer = [later - earlier - pause for (earlier, later), pause in zip(pairwise(times), longest, strict=False)]
+    assert min(longer) >= 0
+    assert statistics.median(longer) < 0.1
 
 
 def test_a_steady_stream_starts_with_the_shortest_pause(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,9 +194,9 @@ def test_a_stop_that_comes_when_all_was_read_changes_nothing():
 
     def progress(so_far):
         if so_far.frames == 20:
-            [reader] = [thread for thread in threading.enumerate() if thread.name == "dartblur-read"] or [None]
-            if reader is not None:
-                reader.join(10)
+            for thread in threading.enumerate():
+                if thread.name == "dartblur-read":
+                    thread.join(10)
             source.stop()
 
     with whole:

@@ -153,9 +153,10 @@ async function play() {
     const stop = new AbortController();
     const began = performance.now();
     const guard = setInterval(() => {
+      const state = stateNow();
       // A transport may take longer to begin than to freeze.
-      const over = performance.now() - began > START_MS ? ["frozen", "ended", "failed"] : ["ended", "failed"];
-      if (over.includes(stateNow())) stop.abort();
+      const frozen = state === "frozen" && performance.now() - began > START_MS;
+      if (frozen || ["ended", "failed"].includes(state)) stop.abort();
     }, AGAIN_MS);
     shownAt = began;
     const before = shown;
